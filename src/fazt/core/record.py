@@ -1,0 +1,74 @@
+"""The record of one counted call: exactly one is written, whatever the outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fazt.core.call import Hop
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """What the network log keeps of a call. Filled while the call runs, written once by the driver's lease.
+
+    `ts` is seconds since the epoch (UTC) at the start; `duration_ms` covers everything from the count to the end of
+    the body. `path` carries no query. `auth` is the name of the secret, never its value. `scrubbed` counts secret
+    values taken out of the response. `address` and `detail` are for the operator.
+    """
+
+    call_id: str
+    ts: float
+    app: str
+    door: str
+    method: str = ""
+    scheme: str = ""
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    status: int | None = None
+    code: str | None = None
+    reason: str | None = None
+    duration_ms: float = 0.0
+    request_bytes: int = 0
+    response_bytes: int = 0
+    cache: str = ""
+    redirects: list[Hop] = field(default_factory=list)
+    rule_id: str | None = None
+    revision: int = 0
+    auth: str | None = None
+    scrubbed: int = 0
+    address: str | None = None
+    address_class: str | None = None
+    hop: int | None = None
+    detail: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the log is to be flushed at once: a code, or a status of 400 and above."""
+        return self.code is not None or (self.status is not None and self.status >= 400)
+
+    def public(self) -> dict[str, Any]:
+        """Return the fields of `net logs --json` (contracts, "Command line"), in their order."""
+        return {
+            "callId": self.call_id,
+            "ts": self.ts,
+            "app": self.app,
+            "door": self.door,
+            "method": self.method,
+            "host": self.host,
+            "port": self.port,
+            "path": self.path,
+            "status": self.status,
+            "code": self.code,
+            "reason": self.reason,
+            "durationMs": round(self.duration_ms, 3),
+            "requestBytes": self.request_bytes,
+            "responseBytes": self.response_bytes,
+            "cache": self.cache,
+            "redirects": [{"status": hop.status, "url": hop.url} for hop in self.redirects],
+            "ruleId": self.rule_id,
+            "revision": self.revision,
+            "auth": self.auth,
+            "scrubbed": self.scrubbed,
+        }
