@@ -1,0 +1,99 @@
+"""What the pipeline asks of its driver: each effect is a value, and the driver answers it or throws a `FaztError` in.
+
+The driver owns every resource that an effect takes (slot, token, connection, flight) and gives it back when the call
+ends, however it ends; the pipeline never cleans up.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fazt.core.cache.store import CacheKey, CacheRequest
+from fazt.core.call import Fields, Request, ResponseHead, Target
+from fazt.core.injection import Injection
+from fazt.core.rules import Rule
+from fazt.core.url import Url
+
+
+class LookUp(NamedTuple):
+    """Ask the response cache; answered with a cached response, or None when the network must be asked.
+
+    A miss makes this call the leader of its key: identical calls wait for it until the driver ends the call.
+    """
+
+    request: CacheRequest
+    ttl: float
+    deadline: float
+
+
+class EnterSlot(NamedTuple):
+    """Take one in-flight slot of the app and one of the process, both or none."""
+
+    app: str
+    app_cap: int | None
+    global_cap: int | None
+
+
+class TakeToken(NamedTuple):
+    """Take one token of a rule's bucket; given back by the driver unless a connection was tried or bytes were sent."""
+
+    key: tuple[str, str]
+    rate: int
+    burst: int
+
+
+class Connect(NamedTuple):
+    """Get a connection to this target under this grant: a pooled one, or resolve, judge every address, connect."""
+
+    target: Target
+    deadline: float
+    fresh: bool = False
+
+
+class Send(NamedTuple):
+    """Send the request on the current connection, with the secret put in at the last moment; answered with the head."""
+
+    method: str
+    url: Url
+    headers: Fields
+    body: bytes | None
+    injection: Injection | None
+    deadline: float
+
+
+class Read(NamedTuple):
+    """Read the whole body, at most `cap` bytes; answered with the bytes, secrets already scrubbed."""
+
+    cap: int
+    deadline: float
+
+
+class Discard(NamedTuple):
+    """Let go of the current response without its body (a redirect that is followed)."""
+
+
+class Fill(NamedTuple):
+    """Offer a response to the cache; the cache decides whether it may be kept."""
+
+    request: CacheRequest
+    ttl: float
+    head: ResponseHead
+    body: bytes
+
+
+Effect = LookUp | EnterSlot | TakeToken | Connect | Send | Read | Discard | Fill
+
+__all__ = [
+    "CacheKey",
+    "Connect",
+    "Discard",
+    "Effect",
+    "EnterSlot",
+    "Fill",
+    "LookUp",
+    "Read",
+    "Request",
+    "Rule",
+    "Send",
+    "TakeToken",
+]
