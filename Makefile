@@ -20,7 +20,7 @@ guest: $(STAMP)
 	@scripts/build-guest --quiet || scripts/no-guest $$?
 
 demo: setup  ## deploy an app that calls a real HTTPS upstream, and watch what it may and may not do
-	@$(PY) -m fazt.demo
+	@$(PY) -m fazt demo
 
 test: setup  ## the whole suite, in parallel
 	@$(PY) -m pytest -n auto --dist loadgroup

@@ -218,6 +218,18 @@ class FaztError(Exception):
         return out
 
 
+class StaleConnectionError(FaztError):
+    """A pooled connection that the peer had already closed: no byte of a response came.
+
+    `sent` says whether anything of the request was written; the pipeline sends again once, on a fresh connection,
+    when nothing was or when the method is idempotent.
+    """
+
+    def __init__(self, *, sent: bool, detail: str | None = None) -> None:
+        super().__init__(Reason.CONNECT_FAILED, "the connection was closed before a response came", detail=detail)
+        self.sent = sent
+
+
 class OperatorError(Exception):
     """A mistake of, or a fault to be mended by, whoever runs fazt: exit code 1 on the command line.
 

@@ -1,0 +1,1 @@
+"""What fazt costs, measured beside its peers in one run. `make bench` prints the table."""

@@ -1,0 +1,232 @@
+"""The one pipeline: every call of every door goes through `exchange()`, a generator that yields effects.
+
+The order of the gates is the order of the architecture file. What a gate refuses is raised as a `FaztError`; what an
+effect cannot do, the driver throws in. Nothing is cleaned up here: the driver's lease owns slot, token, connection
+and record, and ends each once. There is no `finally` around a `yield` for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from fazt import __version__
+from fazt.core import headers as fields_of
+from fazt.core.budget import Invocation, call_timeout
+from fazt.core.cache.store import CacheRequest
+from fazt.core.call import Hop, Profile, Request, Response, ResponseHead, Target
+from fazt.core.effects import Connect, Discard, Effect, EnterSlot, Fill, LookUp, Read, Send, TakeToken
+from fazt.core.injection import plan
+from fazt.core.record import CallRecord
+from fazt.core.redirects import Final, Follow, Leg, follow
+from fazt.core.rules import Allowed, Refused, Rule
+from fazt.core.url import Url, parse_url
+from fazt.errors import FaztError, Reason, StaleConnectionError
+
+if TYPE_CHECKING:
+    from fazt.core.policy import Policy, SecretMeta
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+"""Methods that may be sent again on a fresh connection (RFC 9110 section 9.2.2); TRACE is never sent."""
+
+_REFUSALS = {
+    Reason.SCHEME_NOT_ALLOWED: "plain http is not allowed for this host",
+    Reason.HOST_NOT_GRANTED: "this host is not on the allowlist",
+    Reason.DENIED_BY_RULE: "a rule denies this request",
+    Reason.METHOD_NOT_GRANTED: "this method is not allowed for this host",
+    Reason.PATH_NOT_GRANTED: "this path is not allowed for this host",
+    Reason.PORT_NOT_GRANTED: "this port is not allowed for this host",
+}
+
+
+def judge_rule(policy: Policy, *, app: str, url: Url, method: str) -> Rule:
+    """Return the one rule that allows this request.
+
+    Raises:
+        FaztError: NET_BLOCKED with the reason of the first gate that does not match.
+    """
+    if app and app not in policy.apps:
+        raise FaztError(Reason.HOST_NOT_GRANTED, _REFUSALS[Reason.HOST_NOT_GRANTED], detail="no such app")
+    match policy.rules.decide(app=app, url=url, method=method):
+        case Allowed(rule=rule):
+            return rule
+        case Refused(reason=reason, rule=rule, detail=detail):
+            where = f"rule {rule.id}: {detail}" if rule is not None else detail
+            raise FaztError(reason, _REFUSALS.get(reason, "the request is not allowed"), detail=where)
+
+
+def secret_for(policy: Policy, *, app: str, name: str, url: Url) -> SecretMeta:
+    """Return the secret that may go to this URL, without its value.
+
+    Raises:
+        FaztError: NET_AUTH when it does not exist for this app, host or scheme.
+    """
+    return policy.secret(app, name, url.host, url.scheme)
+
+
+def response_cap(policy: Policy, rule: Rule, *, app: str, profile: Profile) -> int:
+    """Return how many body bytes a response under this rule may have; never above the door's hard cap (A.8, F21)."""
+    return min(rule.max_response or profile.max_response, profile.hard_response)
+
+
+def exchange(
+    request: Request,
+    *,
+    policy: Policy,
+    profile: Profile,
+    record: CallRecord,
+    now: float,
+    tls: str,
+    invocation: Invocation | None = None,
+) -> Generator[Effect, Any, Response]:
+    """Decide and carry out one call.
+
+    Args:
+        request: the call as the door made it.
+        policy: the one snapshot that decides this call, redirects included.
+        profile: the numbers of the door.
+        record: filled while the call runs; the driver writes it.
+        now: monotonic seconds at the start of the call.
+        tls: id of the TLS configuration connections are made with.
+        invocation: call counter and time budget shared by the calls of one handler run; None where a door has none.
+
+    Returns (as the generator's value): the response, whole, within its caps and scrubbed.
+
+    Raises:
+        FaztError: the refusal or failure; `hop` says on which redirect hop it happened.
+    """
+    record.revision = policy.revision
+    record.method = request.method[:32]
+    if invocation is not None:
+        invocation.count_call()
+    url = parse_url(request.url)
+    _note(record, url)
+    method = fields_of.method(request.method)
+    record.method = method
+    leg = Leg(method=method, url=url, headers=request.headers, body=request.body, keep_secret=True)
+    record.request_bytes = len(leg.body or b"")
+    record.auth = request.auth
+    visited = {(method, str(url))}
+    hops: list[Hop] = []
+    deadline = 0.0
+    cap = profile.hard_response
+    secret_headers: set[str] = set()
+    secret_params: set[str] = set()
+    used_secret = False
+    while True:
+        try:
+            rule = judge_rule(policy, app=request.app, url=leg.url, method=leg.method)
+            record.rule_id = rule.id
+            if leg.body is not None and len(leg.body) > profile.max_request:
+                raise FaztError(
+                    Reason.REQUEST_BODY, f"the request body is larger than the limit of {profile.max_request} bytes"
+                )
+            name = (request.auth if leg.keep_secret else None) or rule.inject or None
+            meta = secret_for(policy, app=request.app, name=name, url=leg.url) if name else None
+            if meta is not None:
+                record.auth = meta.name
+                used_secret = True
+                if meta.kind == "header":
+                    secret_headers.add(meta.key.lower())
+                elif meta.kind == "query":
+                    secret_params.add(meta.key)
+            sent = fields_of.with_defaults(
+                fields_of.sanitise(leg.headers, secret_header=_secret_header(meta)), version=__version__
+            )
+            if not hops:
+                deadline = now + call_timeout(
+                    now,
+                    invocation,
+                    option_ms=request.timeout_ms,
+                    rule_ms=rule.timeout_ms,
+                    limit_ms=profile.call_ms,
+                )
+            cap = min(cap, response_cap(policy, rule, app=request.app, profile=profile))
+            lookup: CacheRequest | None = None
+            if not hops and rule.cache_ttl > 0 and profile.cacheable and meta is None and leg.body is None:
+                lookup = CacheRequest.of(app=request.app, method=leg.method, url=leg.url, headers=sent)
+            if lookup is not None:
+                record.cache = "miss"
+                stored = yield LookUp(lookup, rule.cache_ttl, deadline)
+                if stored is not None:
+                    record.cache = "hit"
+                    record.status = stored.status
+                    record.response_bytes = len(stored.body)
+                    return _response(record, leg.url, ResponseHead(stored.status, stored.headers), stored.body, hops)
+            if not hops:
+                yield EnterSlot(request.app, profile.app_slots, profile.global_slots)
+            rate = rule.rate or profile.rate
+            if rate > 0:
+                yield TakeToken((rule.scope, rule.pattern), rate, rule.burst or profile.burst)
+            target = Target(leg.url.scheme, leg.url.host, leg.url.port, request.app, tls, rule.addresses)
+            order = Send(
+                leg.method, leg.url, sent, leg.body, plan(meta) if meta is not None else None, deadline
+            )
+            head: ResponseHead
+            yield Connect(target, deadline)
+            try:
+                head = yield order
+            except StaleConnectionError as stale:
+                if stale.sent and leg.method not in IDEMPOTENT:
+                    raise
+                head = None  # type: ignore[assignment]
+            if head is None:
+                yield Connect(target, deadline, True)
+                head = yield order
+            record.status = head.status
+            step = follow(
+                leg,
+                head,
+                followed=len(hops),
+                limit=profile.max_redirects,
+                visited=visited,
+                secret_headers=secret_headers,
+                secret_params=secret_params,
+                secret_used=used_secret,
+            )
+            match step:
+                case Final():
+                    body: bytes = yield Read(cap, deadline)
+                    record.response_bytes = len(body)
+                    if lookup is not None and not hops:
+                        yield Fill(lookup, rule.cache_ttl, head, body)
+                    return _response(record, leg.url, head, body, hops)
+                case Follow(leg=next_leg):
+                    hops.append(Hop(head.status, next_leg.url.redacted()))
+                    record.redirects = hops
+                    record.status = None
+                    visited.add((next_leg.method, str(next_leg.url)))
+                    leg = next_leg
+        except FaztError as error:
+            if hops and error.hop is None:
+                error.hop = len(hops)
+            raise
+        yield Discard()
+
+
+def _secret_header(meta: SecretMeta | None) -> str | None:
+    if meta is None:
+        return None
+    match meta.kind:
+        case "bearer":
+            return "authorization"
+        case "header":
+            return meta.key
+        case "query":
+            return None
+
+
+def _note(record: CallRecord, url: Url) -> None:
+    record.scheme, record.host, record.port, record.path = url.scheme, url.host, url.port, url.path
+
+
+def _response(record: CallRecord, url: Url, head: ResponseHead, body: bytes, hops: list[Hop]) -> Response:
+    return Response(
+        status=head.status,
+        headers=head.headers,
+        body=body,
+        url=url,
+        call_id=record.call_id,
+        redirects=tuple(hops),
+        cache=record.cache,
+    )

@@ -1,0 +1,304 @@
+"""The asynchronous driver: carries out the effects of `core.exchange` over the wire, the stores and the clock.
+
+Everything a call takes is held by its `Lease`, which ends each thing exactly once: at the end of the body, on an
+error, on cancellation. Ending never blocks and never yields.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fazt.core.cache.store import CacheRequest, ResponseCache
+from fazt.core.call import Profile, Request, Response, ResponseHead
+from fazt.core.concurrency import Slots
+from fazt.core.effects import Connect, Discard, Effect, EnterSlot, Fill, LookUp, Read, Send, TakeToken
+from fazt.core.exchange import exchange
+from fazt.core.injection import Scrubber, apply
+from fazt.core.ratelimit import Buckets
+from fazt.core.record import CallRecord
+from fazt.errors import FaztError, OperatorError, Reason
+from fazt.net.http1 import encode_head
+
+if TYPE_CHECKING:
+    from fazt.core.budget import Invocation
+    from fazt.core.cache.store import CachedResponse, Flight
+    from fazt.ports import AsyncConnection, AsyncWire, Policies, RecordSink, Vault
+
+_PREFIX = os.urandom(5).hex()
+os.register_at_fork(after_in_child=lambda: globals().__setitem__("_PREFIX", os.urandom(5).hex()))
+
+
+class CallIds:
+    """Ids of calls: unique across processes, ordered within one; `c_` and 20 hex digits."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self) -> None:
+        self._next = int.from_bytes(os.urandom(3), "big")
+
+    def __call__(self) -> str:
+        self._next += 1
+        return f"c_{_PREFIX}{self._next & 0xFFFFFFFFFF:010x}"
+
+
+class Lease:
+    """All that one call holds. `end()` gives it back and writes the record; later calls do nothing."""
+
+    __slots__ = ("_engine", "_started", "connection", "flight", "invocation", "open_token", "record", "scrubber", "slot")
+
+    def __init__(self, engine: AsyncEngine, record: CallRecord, *, invocation: Invocation | None, started: float):
+        self._engine: AsyncEngine | None = engine
+        self._started = started
+        self.record = record
+        self.invocation = invocation
+        self.slot: str | None = None
+        self.open_token: tuple[str, str] | None = None
+        self.connection: AsyncConnection | None = None
+        self.flight: Flight | None = None
+        self.scrubber: Scrubber | None = None
+
+    def attempted(self) -> None:
+        """Note that a connection was tried or bytes were sent: the rate token stays spent."""
+        self.open_token = None
+
+    def let_go(self) -> None:
+        """Give the current connection back; the wire decides whether it may be used again."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.release()
+
+    def end(self, error: BaseException | None) -> None:
+        """End everything the call holds and write its record."""
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.abort()
+        if self.open_token is not None:
+            engine.buckets.give_back(self.open_token)
+        if self.slot is not None:
+            engine.slots.release(self.slot)
+        if self.flight is not None:
+            engine.end_flight(self.flight)
+        record = self.record
+        elapsed = engine.clock() - self._started
+        record.duration_ms = elapsed * 1000.0
+        if self.invocation is not None and record.cache != "hit":
+            self.invocation.charge(elapsed)
+        if error is not None:
+            _note_error(record, error)
+        engine.sink.append(record)
+
+
+def _note_error(record: CallRecord, error: BaseException) -> None:
+    if isinstance(error, FaztError):
+        record.code, record.reason = error.code.value, error.reason.value
+        record.address_class, record.hop, record.detail = error.address_class, error.hop, error.detail
+    else:  # cancelled by the door, or the process is going down
+        failure = FaztError(Reason.ABORTED, "")
+        record.code, record.reason = failure.code.value, failure.reason.value
+        record.detail = type(error).__name__
+
+
+class AsyncEngine:
+    """Makes calls under the current policy.
+
+    Args:
+        policies: where the current snapshot comes from.
+        wire: the connections.
+        vault: values of secrets.
+        sink: where records go.
+        slots, buckets, cache: the state calls share; one of each per process.
+        clock: monotonic seconds, the same clock the wire's deadlines are in.
+        wall: seconds since the epoch, for records.
+    """
+
+    def __init__(
+        self,
+        *,
+        policies: Policies,
+        wire: AsyncWire,
+        vault: Vault,
+        sink: RecordSink,
+        slots: Slots | None = None,
+        buckets: Buckets | None = None,
+        cache: ResponseCache | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.policies = policies
+        self.wire = wire
+        self.vault = vault
+        self.sink = sink
+        self.slots = slots if slots is not None else Slots()
+        self.buckets = buckets if buckets is not None else Buckets()
+        self.cache = cache if cache is not None else ResponseCache()
+        self.clock = clock
+        self.wall = wall
+        self._ids = CallIds()
+        self._waiters: dict[Flight, list[asyncio.Future[None]]] = {}
+
+    async def call(self, request: Request, *, profile: Profile, invocation: Invocation | None = None) -> Response:
+        """Make one call; exactly one record is written, whatever happens.
+
+        Raises:
+            FaztError: the refusal or failure, with the call's id.
+        """
+        started = self.clock()
+        policy = self.policies.current
+        record = CallRecord(self._ids(), self.wall(), request.app, request.door)
+        lease = Lease(self, record, invocation=invocation, started=started)
+        steps = exchange(
+            request,
+            policy=policy,
+            profile=profile,
+            record=record,
+            now=started,
+            tls=self.wire.tls_id,
+            invocation=invocation,
+        )
+        error: BaseException | None = None
+        try:
+            effect: Effect = steps.send(None)
+            while True:
+                try:
+                    answer = await self._carry_out(effect, lease)
+                except FaztError as failure:
+                    effect = steps.throw(failure)
+                except Exception as fault:  # noqa: BLE001 - a bug or a broken store must still end as a coded error
+                    effect = steps.throw(_coded(fault))
+                else:
+                    effect = steps.send(answer)
+        except StopIteration as stop:
+            response: Response = stop.value
+            lease.let_go()
+            return response
+        except FaztError as failure:
+            failure.call_id = record.call_id
+            error = failure
+            raise
+        except Exception as fault:  # noqa: BLE001 - same edge, for a fault of the pipeline itself
+            error = failure = _coded(fault)
+            failure.call_id = record.call_id
+            raise failure from None
+        except BaseException as gone:
+            error = gone
+            raise
+        finally:
+            lease.end(error)
+
+    async def _carry_out(self, effect: Effect, lease: Lease) -> Any:
+        match effect:
+            case Connect(target, deadline, fresh):
+                if fresh and lease.connection is not None:
+                    stale, lease.connection = lease.connection, None
+                    stale.abort()
+                connection = await self.wire.acquire(
+                    target, deadline=deadline, on_attempt=lease.attempted, fresh=fresh
+                )
+                lease.connection = connection
+                lease.record.address = connection.address
+                return None
+            case Send():
+                return await self._send(effect, lease)
+            case Read(cap, deadline):
+                return await self._read(cap, deadline, lease)
+            case EnterSlot(app, app_cap, global_cap):
+                if app_cap is not None or global_cap is not None:
+                    self.slots.acquire(app, app_cap=app_cap, global_cap=global_cap)
+                    lease.slot = app
+                return None
+            case TakeToken(key, rate, burst):
+                self.buckets.take(key, rate_per_min=rate, burst=burst, now=self.clock())
+                lease.open_token = key
+                return None
+            case LookUp(request, ttl, deadline):
+                return await self._look_up(request, ttl, deadline, lease)
+            case Fill(request, ttl, head, body):
+                self.cache.store(
+                    request, status=head.status, headers=head.headers, body=body, ttl=ttl, now=self.clock()
+                )
+                return None
+            case Discard():
+                lease.let_go()
+                return None
+
+    async def _send(self, order: Send, lease: Lease) -> ResponseHead:
+        connection = lease.connection
+        assert connection is not None
+        target, fields = order.url.target, order.headers
+        if order.injection is not None:
+            value = self.vault.value(order.injection.scope, order.injection.name)
+            target, fields = apply(order.injection, value, target=target, fields=fields)
+            lease.scrubber = _scrubber(lease.scrubber, value)
+        head = await connection.send(
+            encode_head(order.method, target, authority=order.url.authority, fields=fields, body=order.body),
+            order.body,
+            deadline=order.deadline,
+            on_sent=lease.attempted,
+            method=order.method,
+        )
+        if lease.scrubber is None:
+            return head
+        clean = []
+        for name, text in head.headers:
+            text, hits = lease.scrubber.scrub_text(text)
+            lease.record.scrubbed += hits
+            clean.append((name, text))
+        return ResponseHead(head.status, tuple(clean))
+
+    async def _read(self, cap: int, deadline: float, lease: Lease) -> bytes:
+        connection = lease.connection
+        assert connection is not None
+        body = await connection.read(cap=cap, deadline=deadline)
+        lease.let_go()
+        if lease.scrubber is not None:
+            body, hits = lease.scrubber.scrub(body)
+            lease.record.scrubbed += hits
+        return body
+
+    async def _look_up(self, request: CacheRequest, ttl: float, deadline: float, lease: Lease) -> CachedResponse | None:
+        found = self.cache.lookup(request, ttl=ttl, now=self.clock())
+        if found is not None:
+            return found
+        flight = self.cache.begin(request)
+        if flight.leader:
+            lease.flight = flight
+            return None
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(flight, []).append(waiter)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await waiter
+        except TimeoutError:
+            raise FaztError(Reason.TOTAL, "the call did not finish within its deadline") from None
+        return self.cache.lookup(request, ttl=ttl, now=self.clock())
+
+    def end_flight(self, flight: Flight) -> None:
+        """Wake the calls that waited for this one's answer."""
+        self.cache.finish(flight)
+        for waiter in self._waiters.pop(flight, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _scrubber(old: Scrubber | None, value: str) -> Scrubber:
+    values = (value,) if old is None else (*old.values, value)
+    return Scrubber(values)
+
+
+def _coded(fault: Exception) -> FaztError:
+    """Turn a fault into a coded error; only its type and place are kept, its text may hold anything."""
+    reason = Reason.STORE if isinstance(fault, OperatorError) else Reason.INTERNAL
+    message = "fazt's own store could not be read" if reason is Reason.STORE else "an internal error"
+    place = ""
+    trace = fault.__traceback__
+    while trace is not None:
+        place = f" at {trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return FaztError(reason, message, detail=f"{type(fault).__name__}{place}")
