@@ -6,7 +6,6 @@ Everything is derived from the fields in `core.limit_table`, so a limit is descr
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -89,6 +88,8 @@ def info(path: str) -> LimitInfo:
     """
     found = _INFO.get(path)
     if found is None:
+        import difflib  # only a mistyped name needs it
+
         near = difflib.get_close_matches(path, _INFO, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]}?" if near else "`fazt limits show` lists every limit"
         raise ConfigError(f"there is no limit named {path!r}", hint=hint)
