@@ -70,7 +70,9 @@ def load(
         settings = replace(settings, ca_files=tuple(Path(name).expanduser() for name in ca_files))
     for name in settings.ca_files:
         if not name.is_file():
-            raise ConfigError(f"the CA file {name} does not exist", hint="name a PEM file: --ca-file PATH or FAZT_CA_FILE")
+            raise ConfigError(
+                f"the CA file {name} does not exist", hint="name a PEM file: --ca-file PATH or FAZT_CA_FILE"
+            )
     # the flag comes last, so that its entry for a name wins over the environment's (net.resolve takes the last)
     names = " ".join(part for part in (settings.resolve, env.get("FAZT_RESOLVE", ""), resolve or "") if part)
     given = {key: value for key, value in flags.items() if value is not None}
@@ -79,7 +81,7 @@ def load(
 
 def _from_file(settings: Settings, path: Path) -> Settings:
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return settings
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
@@ -91,9 +93,6 @@ def _from_file(settings: Settings, path: Path) -> Settings:
             raise ConfigError(f"{path}: unknown key {key!r}", hint=f"known keys: {', '.join(FILE_KEYS)}")
         if type(value) is not known[key]:
             raise ConfigError(f"{path}: {key} must be a {known[key].__name__}")
-        settings = (
-            replace(settings, ca_files=(Path(value).expanduser(),))
-            if key == "ca_file"
-            else replace(settings, **{key: value})
-        )
+        change = {"ca_files": (Path(value).expanduser(),)} if key == "ca_file" else {key: value}
+        settings = replace(settings, **change)
     return settings

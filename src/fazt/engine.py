@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from fazt.core.cache.store import CacheRequest, ResponseCache
+from fazt.core.cache.flight import Flight, Flights
+from fazt.core.cache.store import CachedResponse, ResponseCache
 from fazt.core.call import Profile, Request, Response, ResponseHead
 from fazt.core.concurrency import Slots
 from fazt.core.effects import Connect, Discard, Effect, EnterSlot, Fill, LookUp, Read, Send, TakeToken
@@ -25,9 +26,9 @@ from fazt.net.http1 import encode_head
 
 if TYPE_CHECKING:
     from fazt.core.budget import Invocation
-    from fazt.core.cache.store import CachedResponse, Flight
     from fazt.ports import AsyncConnection, AsyncWire, Policies, RecordSink, Vault
 
+_MAX_SCRUBBERS = 64
 _PREFIX = os.urandom(5).hex()
 os.register_at_fork(after_in_child=lambda: globals().__setitem__("_PREFIX", os.urandom(5).hex()))
 
@@ -48,7 +49,19 @@ class CallIds:
 class Lease:
     """All that one call holds. `end()` gives it back and writes the record; later calls do nothing."""
 
-    __slots__ = ("_engine", "_started", "connection", "flight", "invocation", "open_token", "record", "scrubber", "slot")
+    __slots__ = (
+        "_engine",
+        "_started",
+        "connection",
+        "flight",
+        "generation",
+        "invocation",
+        "open_token",
+        "record",
+        "scrubber",
+        "slot",
+        "values",
+    )
 
     def __init__(self, engine: AsyncEngine, record: CallRecord, *, invocation: Invocation | None, started: float):
         self._engine: AsyncEngine | None = engine
@@ -59,7 +72,9 @@ class Lease:
         self.open_token: tuple[str, str] | None = None
         self.connection: AsyncConnection | None = None
         self.flight: Flight | None = None
+        self.generation = engine.cache.generation
         self.scrubber: Scrubber | None = None
+        self.values: tuple[str, ...] = ()
 
     def attempted(self) -> None:
         """Note that a connection was tried or bytes were sent: the rate token stays spent."""
@@ -113,7 +128,7 @@ class AsyncEngine:
         wire: the connections.
         vault: values of secrets.
         sink: where records go.
-        slots, buckets, cache: the state calls share; one of each per process.
+        slots, buckets, cache, flights: the state calls share; one of each per process.
         clock: monotonic seconds, the same clock the wire's deadlines are in.
         wall: seconds since the epoch, for records.
     """
@@ -128,6 +143,7 @@ class AsyncEngine:
         slots: Slots | None = None,
         buckets: Buckets | None = None,
         cache: ResponseCache | None = None,
+        flights: Flights | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -138,10 +154,11 @@ class AsyncEngine:
         self.slots = slots if slots is not None else Slots()
         self.buckets = buckets if buckets is not None else Buckets()
         self.cache = cache if cache is not None else ResponseCache()
+        self.flights = flights if flights is not None else Flights()
         self.clock = clock
         self.wall = wall
         self._ids = CallIds()
-        self._waiters: dict[Flight, list[asyncio.Future[None]]] = {}
+        self._scrubbers: dict[tuple[str, ...], Scrubber] = {}
 
     async def call(self, request: Request, *, profile: Profile, invocation: Invocation | None = None) -> Response:
         """Make one call; exactly one record is written, whatever happens.
@@ -183,9 +200,10 @@ class AsyncEngine:
             error = failure
             raise
         except Exception as fault:  # noqa: BLE001 - same edge, for a fault of the pipeline itself
-            error = failure = _coded(fault)
-            failure.call_id = record.call_id
-            raise failure from None
+            coded = _coded(fault)
+            coded.call_id = record.call_id
+            error = coded
+            raise coded from None
         except BaseException as gone:
             error = gone
             raise
@@ -198,9 +216,7 @@ class AsyncEngine:
                 if fresh and lease.connection is not None:
                     stale, lease.connection = lease.connection, None
                     stale.abort()
-                connection = await self.wire.acquire(
-                    target, deadline=deadline, on_attempt=lease.attempted, fresh=fresh
-                )
+                connection = await self.wire.acquire(target, deadline=deadline, on_attempt=lease.attempted, fresh=fresh)
                 lease.connection = connection
                 lease.record.address = connection.address
                 return None
@@ -217,12 +233,10 @@ class AsyncEngine:
                 self.buckets.take(key, rate_per_min=rate, burst=burst, now=self.clock())
                 lease.open_token = key
                 return None
-            case LookUp(request, ttl, deadline):
-                return await self._look_up(request, ttl, deadline, lease)
+            case LookUp():
+                return await self._look_up(effect, lease)
             case Fill(request, ttl, head, body):
-                self.cache.store(
-                    request, status=head.status, headers=head.headers, body=body, ttl=ttl, now=self.clock()
-                )
+                self.cache.store(request, ttl=ttl, head=head, body=body, now=self.clock(), generation=lease.generation)
                 return None
             case Discard():
                 lease.let_go()
@@ -235,7 +249,7 @@ class AsyncEngine:
         if order.injection is not None:
             value = self.vault.value(order.injection.scope, order.injection.name)
             target, fields = apply(order.injection, value, target=target, fields=fields)
-            lease.scrubber = _scrubber(lease.scrubber, value)
+            self._watch_for(value, lease)
         head = await connection.send(
             encode_head(order.method, target, authority=order.url.authority, fields=fields, body=order.body),
             order.body,
@@ -245,12 +259,9 @@ class AsyncEngine:
         )
         if lease.scrubber is None:
             return head
-        clean = []
-        for name, text in head.headers:
-            text, hits = lease.scrubber.scrub_text(text)
-            lease.record.scrubbed += hits
-            clean.append((name, text))
-        return ResponseHead(head.status, tuple(clean))
+        fields, hits = lease.scrubber.scrub_fields(head.headers)
+        lease.record.scrubbed += hits
+        return ResponseHead(head.status, fields)
 
     async def _read(self, cap: int, deadline: float, lease: Lease) -> bytes:
         connection = lease.connection
@@ -262,34 +273,45 @@ class AsyncEngine:
             lease.record.scrubbed += hits
         return body
 
-    async def _look_up(self, request: CacheRequest, ttl: float, deadline: float, lease: Lease) -> CachedResponse | None:
-        found = self.cache.lookup(request, ttl=ttl, now=self.clock())
-        if found is not None:
+    def _watch_for(self, value: str, lease: Lease) -> None:
+        """Take this value out of all that comes back in this call from now on."""
+        if value not in lease.values:
+            lease.values = (*lease.values, value)
+        scrubber = self._scrubbers.get(lease.values)
+        if scrubber is None:
+            if len(self._scrubbers) >= _MAX_SCRUBBERS:
+                self._scrubbers.clear()
+            scrubber = self._scrubbers[lease.values] = Scrubber(lease.values)
+        lease.scrubber = scrubber
+
+    async def _look_up(self, asked: LookUp, lease: Lease) -> CachedResponse | None:
+        found = self._cached(asked)
+        if found is not None or not self.cache.enabled:
             return found
-        flight = self.cache.begin(request)
+        flight = self.flights.begin((asked.request, asked.ttl))
         if flight.leader:
             lease.flight = flight
             return None
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(flight, []).append(waiter)
+        flight.wake = waiter
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout(max(0.0, asked.deadline - self.clock())):
                 await waiter
         except TimeoutError:
             raise FaztError(Reason.TOTAL, "the call did not finish within its deadline") from None
-        return self.cache.lookup(request, ttl=ttl, now=self.clock())
+        finally:
+            self.flights.leave(flight)
+        return self._cached(asked)
+
+    def _cached(self, asked: LookUp) -> CachedResponse | None:
+        return self.cache.lookup(asked.request, ttl=asked.ttl, now=self.clock(), max_body=asked.cap)
 
     def end_flight(self, flight: Flight) -> None:
         """Wake the calls that waited for this one's answer."""
-        self.cache.finish(flight)
-        for waiter in self._waiters.pop(flight, ()):
-            if not waiter.done():
+        for follower in self.flights.finish(flight):
+            waiter = follower.wake
+            if isinstance(waiter, asyncio.Future) and not waiter.done():
                 waiter.set_result(None)
-
-
-def _scrubber(old: Scrubber | None, value: str) -> Scrubber:
-    values = (value,) if old is None else (*old.values, value)
-    return Scrubber(values)
 
 
 def _coded(fault: Exception) -> FaztError:

@@ -57,13 +57,9 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as wrong:
-            close = _closest(args[0], COMMANDS) if args else None
-            if close:
-                wrong.message += f" Did you mean '{close}'?"
-            raise
+        if args and args[0] not in COMMANDS and (close := _closest(args[0], COMMANDS)):
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{close}'?")
+        return super().resolve_command(ctx, args)
 
 
 def _closest(word: str, words: Iterable[str]) -> str | None:
@@ -182,9 +178,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
     widths = [max([len(head), *(len(row[i]) for row in rows)]) for i, head in enumerate(columns)]
 
     def line(cells: Sequence[str]) -> str:
-        parts = [
-            cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(cells)
-        ]
+        parts = [cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(cells)]
         return "  ".join(parts).rstrip()
 
     click.echo(click.style(line(columns), bold=True))

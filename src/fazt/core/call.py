@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from fazt.core.url import Url
@@ -122,4 +122,3 @@ class Profile:
     rate: int = 0
     burst: int = 0
     cacheable: bool = True
-    extra: tuple[tuple[str, int], ...] = field(default=())

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fazt.core.cache.store import CacheKey, CacheRequest
-from fazt.core.call import Fields, Request, ResponseHead, Target
+from fazt.core.cache.store import CacheRequest
+from fazt.core.call import Fields, ResponseHead, Target
 from fazt.core.injection import Injection
-from fazt.core.rules import Rule
 from fazt.core.url import Url
 
 
@@ -24,6 +23,7 @@ class LookUp(NamedTuple):
     request: CacheRequest
     ttl: float
     deadline: float
+    cap: int
 
 
 class EnterSlot(NamedTuple):
@@ -84,7 +84,6 @@ class Fill(NamedTuple):
 Effect = LookUp | EnterSlot | TakeToken | Connect | Send | Read | Discard | Fill
 
 __all__ = [
-    "CacheKey",
     "Connect",
     "Discard",
     "Effect",
@@ -92,8 +91,6 @@ __all__ = [
     "Fill",
     "LookUp",
     "Read",
-    "Request",
-    "Rule",
     "Send",
     "TakeToken",
 ]

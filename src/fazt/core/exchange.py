@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from fazt import __version__
 from fazt.core import headers as fields_of
-from fazt.core.budget import Invocation, call_timeout
+from fazt.core.budget import Invocation, call_timeout, response_cap
 from fazt.core.cache.store import CacheRequest
 from fazt.core.call import Hop, Profile, Request, Response, ResponseHead, Target
 from fazt.core.effects import Connect, Discard, Effect, EnterSlot, Fill, LookUp, Read, Send, TakeToken
-from fazt.core.injection import plan
+from fazt.core.injection import Injection, plan
+from fazt.core.ratelimit import effective
 from fazt.core.record import CallRecord
 from fazt.core.redirects import Final, Follow, Leg, follow
 from fazt.core.rules import Allowed, Refused, Rule
@@ -64,11 +65,6 @@ def secret_for(policy: Policy, *, app: str, name: str, url: Url) -> SecretMeta:
     return policy.secret(app, name, url.host, url.scheme)
 
 
-def response_cap(policy: Policy, rule: Rule, *, app: str, profile: Profile) -> int:
-    """Return how many body bytes a response under this rule may have; never above the door's hard cap (A.8, F21)."""
-    return min(rule.max_response or profile.max_response, profile.hard_response)
-
-
 def exchange(
     request: Request,
     *,
@@ -109,7 +105,7 @@ def exchange(
     visited = {(method, str(url))}
     hops: list[Hop] = []
     deadline = 0.0
-    cap = profile.hard_response
+    cap: int | None = None
     secret_headers: set[str] = set()
     secret_params: set[str] = set()
     used_secret = False
@@ -123,16 +119,17 @@ def exchange(
                 )
             name = (request.auth if leg.keep_secret else None) or rule.inject or None
             meta = secret_for(policy, app=request.app, name=name, url=leg.url) if name else None
+            injection: Injection | None = None
             if meta is not None:
                 record.auth = meta.name
                 used_secret = True
-                if meta.kind == "header":
-                    secret_headers.add(meta.key.lower())
-                elif meta.kind == "query":
-                    secret_params.add(meta.key)
-            sent = fields_of.with_defaults(
-                fields_of.sanitise(leg.headers, secret_header=_secret_header(meta)), version=__version__
-            )
+                injection = plan(meta)
+                if injection.header is not None:
+                    secret_headers.add(injection.header.lower())
+                if injection.parameter is not None:
+                    secret_params.add(injection.parameter)
+            sent = fields_of.sanitise(leg.headers, secret_header=injection.header if injection is not None else None)
+            sent = fields_of.with_defaults(sent, version=__version__)
             if not hops:
                 deadline = now + call_timeout(
                     now,
@@ -141,13 +138,22 @@ def exchange(
                     rule_ms=rule.timeout_ms,
                     limit_ms=profile.call_ms,
                 )
-            cap = min(cap, response_cap(policy, rule, app=request.app, profile=profile))
+            cap = response_cap(
+                rule=rule.max_response, limit=profile.max_response, hard=profile.hard_response, earlier=cap
+            )
             lookup: CacheRequest | None = None
-            if not hops and rule.cache_ttl > 0 and profile.cacheable and meta is None and leg.body is None:
-                lookup = CacheRequest.of(app=request.app, method=leg.method, url=leg.url, headers=sent)
+            if not hops and rule.cache_ttl > 0 and profile.cacheable:
+                lookup = CacheRequest.of(
+                    app=request.app,
+                    method=leg.method,
+                    url=leg.url,
+                    headers=sent,
+                    body=leg.body,
+                    auth=meta is not None,
+                )
             if lookup is not None:
                 record.cache = "miss"
-                stored = yield LookUp(lookup, rule.cache_ttl, deadline)
+                stored = yield LookUp(lookup, rule.cache_ttl, deadline, cap)
                 if stored is not None:
                     record.cache = "hit"
                     record.status = stored.status
@@ -155,24 +161,22 @@ def exchange(
                     return _response(record, leg.url, ResponseHead(stored.status, stored.headers), stored.body, hops)
             if not hops:
                 yield EnterSlot(request.app, profile.app_slots, profile.global_slots)
-            rate = rule.rate or profile.rate
+            rate, burst = effective(rule.rate, rule.burst, default_rate=profile.rate, default_burst=profile.burst)
             if rate > 0:
-                yield TakeToken((rule.scope, rule.pattern), rate, rule.burst or profile.burst)
+                yield TakeToken((rule.scope, rule.pattern), rate, burst)
             target = Target(leg.url.scheme, leg.url.host, leg.url.port, request.app, tls, rule.addresses)
-            order = Send(
-                leg.method, leg.url, sent, leg.body, plan(meta) if meta is not None else None, deadline
-            )
-            head: ResponseHead
+            order = Send(leg.method, leg.url, sent, leg.body, injection, deadline)
             yield Connect(target, deadline)
+            head: ResponseHead | None = None
             try:
                 head = yield order
             except StaleConnectionError as stale:
                 if stale.sent and leg.method not in IDEMPOTENT:
                     raise
-                head = None  # type: ignore[assignment]
             if head is None:
                 yield Connect(target, deadline, True)
                 head = yield order
+            assert head is not None
             record.status = head.status
             step = follow(
                 leg,
@@ -202,18 +206,6 @@ def exchange(
                 error.hop = len(hops)
             raise
         yield Discard()
-
-
-def _secret_header(meta: SecretMeta | None) -> str | None:
-    if meta is None:
-        return None
-    match meta.kind:
-        case "bearer":
-            return "authorization"
-        case "header":
-            return meta.key
-        case "query":
-            return None
 
 
 def _note(record: CallRecord, url: Url) -> None:

@@ -55,9 +55,7 @@ def make_authority(directory: Path, *, names: tuple[str, ...]) -> tuple[Path, Pa
     paths[1].write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
     paths[2].touch(mode=0o600)
     paths[2].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return paths
 
@@ -77,7 +75,7 @@ class Upstream:
             protocol_version = "HTTP/1.1"
             timeout = 10
 
-            def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
+            def do_GET(self) -> None:
                 outer.answer(self, moved_to=moved_to)
 
             def log_message(self, *_: Any) -> None:
