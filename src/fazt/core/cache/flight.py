@@ -1,0 +1,75 @@
+"""Who asks the network when many ask the same thing at once: the first; the others wait for it.
+
+Only the bookkeeping is here. The driver waits, and wakes those whom `finish` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """One call's part in a flight; compared by identity.
+
+    Args:
+        key: what is asked for.
+        leader: whether this call asks the network.
+        wake: for the driver: whatever it needs to wake this call with.
+    """
+
+    key: Hashable = field(repr=False)
+    leader: bool
+    wake: object | None = field(default=None, repr=False)
+
+
+class Flights:
+    """Calls under way, by what they ask for.
+
+    A leader must `finish`, a follower may `leave`; both may be repeated. Whoever is woken looks into the cache once
+    more and, when nothing is there, goes alone: a response that could not be shared with one cannot be shared with
+    the next, and waiting in a queue for that would serialise all of them.
+
+    Args:
+        lock: held around each step; a `threading.Lock` where threads share it, nothing on one event loop.
+    """
+
+    __slots__ = ("_flights", "_lock")
+
+    def __init__(self, lock: AbstractContextManager[Any] | None = None) -> None:
+        self._lock = lock if lock is not None else nullcontext()
+        self._flights: dict[Hashable, tuple[Flight, dict[Flight, None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def begin(self, key: Hashable) -> Flight:
+        """Join the flight for this key, or open it as its leader."""
+        with self._lock:
+            under_way = self._flights.get(key)
+            if under_way is None:
+                leader = Flight(key, leader=True)
+                self._flights[key] = (leader, {})
+                return leader
+            follower = Flight(key, leader=False)
+            under_way[1][follower] = None
+            return follower
+
+    def finish(self, flight: Flight) -> tuple[Flight, ...]:
+        """End a leader's flight, however its call ended; return the followers to be woken, in order of arrival."""
+        with self._lock:
+            under_way = self._flights.get(flight.key)
+            if under_way is None or under_way[0] is not flight:
+                return ()
+            del self._flights[flight.key]
+            return tuple(under_way[1])
+
+    def leave(self, flight: Flight) -> None:
+        """Take a follower out that no longer waits (deadline, cancellation)."""
+        with self._lock:
+            under_way = self._flights.get(flight.key)
+            if under_way is not None:
+                under_way[1].pop(flight, None)
