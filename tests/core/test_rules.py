@@ -204,6 +204,25 @@ def test_an_encoded_slash_is_a_slash_to_a_rule_that_says_so() -> None:
         assert verdict(rules, f"https://x.com{path}") is Reason.PATH_NOT_GRANTED, path
 
 
+def test_each_rule_reads_an_encoded_slash_its_own_way_and_the_longest_prefix_still_wins() -> None:
+    strict, lenient = (
+        allow("x.com", paths=["/v1"], rate=1),
+        allow("x.com", paths=["/v1/x"], rate=2, path_encoded_slash=True),
+    )
+    winner = verdict([strict, lenient], "https://x.com/v1/x%2fy")
+    assert isinstance(winner, Rule)
+    assert winner.rate == 2
+    assert verdict([strict, lenient], "https://x.com/v1/y%2fx") is Reason.PATH_NOT_GRANTED
+    lenient, strict = (
+        allow("x.com", paths=["/a"], rate=1, path_encoded_slash=True),
+        allow("x.com", paths=["/a/b"], rate=2),
+    )
+    winner = verdict([strict, lenient], "https://x.com/a%2fb")
+    assert isinstance(winner, Rule)
+    assert winner.rate == 1
+    assert verdict([strict, lenient], "https://x.com/a/b/x%2fy") is Reason.PATH_NOT_GRANTED
+
+
 # Denies
 
 
@@ -433,6 +452,17 @@ def test_a_changed_index_equals_one_built_afresh(steps: list[list[Rule]], url: U
         assert set(index.rules()) == set(rules)
         for app, method in itertools.product(("", "a1"), _METHODS):
             assert index.decide(app=app, url=url, method=method) == fresh.decide(app=app, url=url, method=method)
+
+
+def test_removing_one_wildcard_leaves_others_of_its_depth_in_force() -> None:
+    index = RuleIndex.build([*allow("*.x.com"), *allow("*.y.com"), *allow("*.x.com", app="a1")])
+    for app, pattern in (("", "*.x.com"), ("a1", "*.x.com")):
+        index = index.replacing({(app, pattern): ()})
+        assert isinstance(verdict(index, "https://a.y.com/"), Rule)
+    assert verdict(index, "https://a.x.com/") is Reason.HOST_NOT_GRANTED
+    index = index.replacing({("", "*.y.com"): allow("*.y.com", rate=9), ("", "*.never.there.com"): ()})
+    assert isinstance(verdict(index, "https://a.y.com/"), Rule)
+    assert verdict(index.replacing({("", "*.y.com"): ()}), "https://a.y.com/") is Reason.HOST_NOT_GRANTED
 
 
 # Size
