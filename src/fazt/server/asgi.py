@@ -1,0 +1,221 @@
+"""The ASGI application: one canonical path, one decision who answers, one place where faults become answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from fazt.functions.model import AppRequest, AppResponse, FailureKind, InvocationFailure
+from fazt.server.admin import AdminApi
+from fazt.server.answers import Answer, RefusalError, enveloped, failed, overloaded, plain, public
+from fazt.server.bodies import GoneError, Parsed, UploadSpace, parse_body, query_values, read_body
+from fazt.server.hosting import ToAdmin, ToApp, host_of, not_found, peer_of, route
+from fazt.server.paths import SitePath, canonical
+from fazt.server.static import find
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from fazt.server.context import ServerContext, Site
+
+_log = logging.getLogger("fazt.server")
+
+
+def build_app(context: ServerContext) -> Starlette:
+    """Make the application. Its lifespan starts and stops what `context` names.
+
+    The server that runs it must hand through the peer's address as it is (uvicorn: `proxy_headers=False`).
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await context.start()
+        try:
+            yield
+        finally:
+            await context.stop()
+
+    return Starlette(routes=[Mount("/", app=Front(context))], lifespan=lifespan)
+
+
+class Front:
+    """Answers every HTTP request."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._admin = AdminApi(context)
+        self._open = 0
+        self._space = UploadSpace(4 * context.limits("").storage.max_upload)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        reply = _Reply(send, scope["method"])
+        admin = False
+        try:
+            where = self._route(scope)
+            admin = isinstance(where, ToAdmin)
+            match where:
+                case ToAdmin(path):
+                    fields = _fields(scope)
+                    query = query_values(scope["query_string"])
+                    await reply.whole(self._admin.answer(scope["method"], path, fields=fields, query=query))
+                case ToApp():
+                    await self._app(where, scope, receive, reply)
+        except RefusalError as refusal:
+            await reply.whole(enveloped(refusal) if admin else public(refusal, reply.id))
+        except GoneError:
+            return
+        except Exception:
+            # The edge: whatever went wrong, the public learns nothing of it; the operator finds it under the id.
+            _log.exception("request %s failed", reply.id)
+            if reply.started:
+                raise  # the server cuts the connection: better than a body that looks whole
+            fault = RefusalError(500, "INTERNAL", "an internal error")
+            await reply.whole(enveloped(fault) if admin else public(fault, reply.id))
+
+    def _route(self, scope: Scope) -> ToApp | ToAdmin:
+        raw = scope.get("raw_path") or quote(scope["path"]).encode()
+        host = host_of(scope["headers"])
+        peer = peer_of(scope.get("client"), scope["headers"])
+        if scope["method"] in ("TRACE", "CONNECT"):
+            raise RefusalError(405, "METHOD_NOT_ALLOWED", "not with this method", close=True)
+        return route(host, canonical(raw), peer=peer, path_routing=self._context.path_routing)
+
+    async def _app(self, where: ToApp, scope: Scope, receive: Receive, reply: _Reply) -> None:
+        if self._open >= self._context.limits("").capacity.max_requests:
+            raise overloaded(close=True)
+        self._open += 1
+        try:
+            site = await self._context.sites.site(where.name)
+            if site is None:
+                raise not_found()
+            if where.path.is_api:
+                await reply.whole(await self._invoke(site, where.path, scope, receive, reply.id))
+            else:
+                await self._file(site, where, scope, reply)
+        finally:
+            self._open -= 1
+
+    async def _invoke(self, site: Site, path: SitePath, scope: Scope, receive: Receive, request_id: str) -> Answer:
+        context = self._context
+        if site.deployment is None or await context.sites.entry(site, "api/main.js") is None:
+            return plain(404, "not found")
+        fields = _fields(scope)
+        reading = True
+        outcome: AppResponse | InvocationFailure
+        try:
+            async with asyncio.timeout(context.window):
+                with self._space.share() as take:
+                    body = await read_body(
+                        receive,
+                        method=scope["method"],
+                        fields=fields,
+                        max_upload=context.limits(site.app_id).storage.max_upload,
+                        take=take,
+                    )
+                    reading = False
+                    parsed = await parse_body(body, fields.get("content-type"))
+                    request = _request(scope, path, fields, parsed, request_id)
+                    outcome = await context.runtime.handle(site.app_id, request)
+        except TimeoutError:
+            if reading:
+                raise RefusalError(408, "BODY_TIMEOUT", "the request body took too long", close=True) from None
+            outcome = InvocationFailure(FailureKind.TIMEOUT, f"no answer within the window of {context.window:g} s")
+        if isinstance(outcome, AppResponse):
+            return Answer(outcome.status, _with_nosniff(outcome.headers), outcome.body)
+        if outcome.kind is not FailureKind.NO_HANDLER:
+            context.report(site.app_id, request_id, outcome)
+        return failed(outcome, request_id)
+
+    async def _file(self, site: Site, where: ToApp, scope: Scope, reply: _Reply) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise RefusalError(
+                405, "METHOD_NOT_ALLOWED", "not with this method", headers=(("allow", "GET, HEAD"),), close=True
+            )
+        sites = self._context.sites
+        found = await find(
+            where.path,
+            lambda path: sites.entry(site, path),
+            spa=site.spa,
+            prefix=where.prefix,
+            query=scope["query_string"],
+            if_none_match=_fields(scope).get("if-none-match"),
+        )
+        if found.fresh:
+            await reply.whole(Answer(304, found.headers))
+        elif scope["method"] == "HEAD":
+            await reply.head(200, found.headers, length=found.entry.size)
+        else:
+            await reply.stream(200, found.headers, sites.content(site, found.entry), length=found.entry.size)
+
+
+def _request(scope: Scope, path: SitePath, fields: Mapping[str, str], parsed: Parsed, request_id: str) -> AppRequest:
+    return AppRequest(
+        method=scope["method"],
+        path=path.text + ("/" if path.slash else ""),
+        query=query_values(scope["query_string"]),
+        headers=fields,
+        body=parsed.body,
+        files=parsed.files,
+        id=request_id,
+    )
+
+
+def _fields(scope: Scope) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        found.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+    return found
+
+
+def _with_nosniff(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    if any(name == "x-content-type-options" for name, _ in headers):
+        return headers
+    return (*headers, ("x-content-type-options", "nosniff"))
+
+
+class _Reply:
+    """Sends one response, with its length and the id of its request."""
+
+    def __init__(self, send: Send, method: str) -> None:
+        self.id = f"r_{os.urandom(10).hex()}"
+        self.started = False
+        self._send = send
+        self._bodiless = method == "HEAD"
+
+    async def head(self, status: int, headers: tuple[tuple[str, str], ...], *, length: int | None) -> None:
+        await self._begin(status, headers, length=length)
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def whole(self, answer: Answer) -> None:
+        headers = answer.headers + ((("connection", "close"),) if answer.close else ())
+        bare = answer.status in (204, 304)  # RFC 9110 section 8.6: no Content-Length of 0 where there is no content
+        await self._begin(answer.status, headers, length=None if bare else len(answer.body))
+        await self._send({"type": "http.response.body", "body": b"" if self._bodiless or bare else answer.body})
+
+    async def stream(
+        self, status: int, headers: tuple[tuple[str, str], ...], pieces: AsyncIterator[bytes], *, length: int
+    ) -> None:
+        first = await anext(pieces, b"")  # a store that fails does so before the status is sent
+        await self._begin(status, headers, length=length)
+        await self._send({"type": "http.response.body", "body": first, "more_body": True})
+        async for piece in pieces:
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _begin(self, status: int, headers: tuple[tuple[str, str], ...], *, length: int | None) -> None:
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        if length is not None:
+            fields.append((b"content-length", str(length).encode()))
+        fields.append((b"x-request-id", self.id.encode()))
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": fields})
