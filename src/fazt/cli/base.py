@@ -6,11 +6,13 @@ store, 130 on Ctrl-C. Results go to stdout, diagnostics to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,6 +21,7 @@ from fazt.errors import FaztError, OperatorError
 
 if TYPE_CHECKING:
     from fazt.config import Settings
+    from fazt.stores.sqlite.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -189,3 +192,65 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
 def printable(text: str) -> str:
     """Return text with control characters escaped, safe for a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+@contextlib.contextmanager
+def opened(ctx: click.Context, data: str | None) -> Iterator[Store]:
+    """Open the data directory for one command; warn of what its owner should know; flush and close at the end."""
+    from fazt.app import open_store
+
+    with open_store(settings(ctx, data)) as store:
+        yield store
+        for warning in store.warnings:
+            click.echo(f"{click.style('warning:', fg='yellow')} {warning}", err=True)
+
+
+def app_scope(store: Store, name: str | None, *, create: bool = False) -> str:
+    """Return the id of the app that `--app` names ("" without one).
+
+    With `create` an unknown name makes the app's record, which is said on stderr; else it is an error.
+    """
+    if not name:
+        return ""
+    if not create:
+        return store.apps.get(name).id
+    meta, made = store.apps.ensure(name, actor=actor())
+    if made:
+        click.echo(f"created app {meta.name} ({meta.id})", err=True)
+    return meta.id
+
+
+def actor() -> str:
+    """Return who types, for the activity table."""
+    import getpass
+
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return "cli"
+
+
+def names_of(store: Store) -> dict[str, str]:
+    """Return app ids with the names people know them by."""
+    return {info.id: info.name for info in store.apps.list()}
+
+
+def when(seconds: float) -> str:
+    """Return a time as people read it, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+
+
+def complete_app(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the names of apps."""
+    try:
+        with opened(ctx, ctx.params.get("data")) as store:
+            return [info.name for info in store.apps.list() if info.name.startswith(incomplete)]
+    except OperatorError:
+        return []
+
+
+def app_option(command: F) -> F:
+    """Add `--app`, a name or an id."""
+    return click.option(
+        "--app", "app_name", metavar="APP", help="Name or id of an app.", shell_complete=complete_app
+    )(command)

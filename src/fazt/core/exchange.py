@@ -31,7 +31,7 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 """Methods that may be sent again on a fresh connection (RFC 9110 section 9.2.2); TRACE is never sent."""
 
 _REFUSALS = {
-    Reason.SCHEME_NOT_ALLOWED: "plain http is not allowed for this host",
+    Reason.SCHEME_NOT_ALLOWED: "this scheme is not allowed for this host",
     Reason.HOST_NOT_GRANTED: "this host is not on the allowlist",
     Reason.DENIED_BY_RULE: "a rule denies this request",
     Reason.METHOD_NOT_GRANTED: "this method is not allowed for this host",
