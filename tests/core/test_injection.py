@@ -34,6 +34,10 @@ def test_a_plan_names_the_place_and_holds_no_value() -> None:
     assert plan(meta) == Injection(kind="header", key="X-Key", name="stripe", scope="app1")
 
 
+@pytest.mark.parametrize(
+    ("place", "header", "parameter"),
+    [(BEARER, "Authorization", None), (HEADER, "X-Api-Key", None), (QUERY, None, "api_key")],
+)
 def test_a_plan_tells_what_it_fills(place: Injection, header: str | None, parameter: str | None) -> None:
     assert (place.header, place.parameter) == (header, parameter)
 
