@@ -6,7 +6,10 @@ fazt from starting.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -152,3 +155,56 @@ def _quotas(root: Path) -> Iterator[int]:
         quota, period = _number(directory / "cpu.cfs_quota_us"), _number(directory / "cpu.cfs_period_us")
         if quota and period:  # -1, no quota, is not a number here
             yield -(-quota // period)
+
+
+def interface_addresses() -> frozenset[str]:
+    """Return every IPv4 and IPv6 address of this machine's interfaces, as getifaddrs(3) lists them.
+
+    Empty where the system has no getifaddrs; the loopback range needs no listing to be judged.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    first = ctypes.POINTER(_IfAddrs)()
+    try:
+        if libc.getifaddrs(ctypes.byref(first)) != 0:
+            return frozenset()
+    except AttributeError:
+        return frozenset()
+    try:
+        found: set[str] = set()
+        entry = first
+        while entry:
+            address = _address_of(entry.contents.addr)
+            if address is not None:
+                found.add(address)
+            entry = entry.contents.next
+        return frozenset(found)
+    finally:
+        libc.freeifaddrs(first)
+
+
+class _IfAddrs(ctypes.Structure):
+    """struct ifaddrs; only the first fields are read."""
+
+
+_IfAddrs._fields_ = [
+    ("next", ctypes.POINTER(_IfAddrs)),
+    ("name", ctypes.c_char_p),
+    ("flags", ctypes.c_uint),
+    ("addr", ctypes.c_void_p),
+]
+
+
+def _address_of(sockaddr: int | None) -> str | None:
+    """Read a struct sockaddr: the family, then the address at offset 4 (IPv4) or 8 (IPv6)."""
+    if not sockaddr:
+        return None
+    family = int.from_bytes(ctypes.string_at(sockaddr, 2), sys.byteorder)
+    if sys.platform == "darwin":  # a length byte comes first there
+        family = ctypes.string_at(sockaddr, 2)[1]
+    match family:
+        case socket.AF_INET:
+            return socket.inet_ntop(socket.AF_INET, ctypes.string_at(sockaddr + 4, 4))
+        case socket.AF_INET6:
+            return socket.inet_ntop(socket.AF_INET6, ctypes.string_at(sockaddr + 8, 16))
+        case _:
+            return None

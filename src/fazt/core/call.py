@@ -25,6 +25,8 @@ class Request:
         auth: name of a secret to inject, or None.
         app: id of the app on whose behalf the call is made ("" for the operator's own calls).
         door: the door it came through.
+        invalid: why the door could not read the caller's options; such a call is counted, recorded and refused.
+        body_size: size of a body that the door did not take in because it is larger than any limit allows.
     """
 
     url: str
@@ -35,6 +37,8 @@ class Request:
     auth: str | None = None
     app: str = ""
     door: Door = "cli"
+    invalid: str | None = None
+    body_size: int = 0
 
     def __repr__(self) -> str:  # headers, body and query may hold credentials
         size = len(self.body) if self.body is not None else 0

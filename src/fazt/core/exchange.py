@@ -65,6 +65,23 @@ def secret_for(policy: Policy, *, app: str, name: str, url: Url) -> SecretMeta:
     return policy.secret(app, name, url.host, url.scheme)
 
 
+def still_granted(policy: Policy, target: Target) -> bool:
+    """Tell whether a connection to this target may still be kept: some rule grants its origin and its ranges.
+
+    Which requests may use it is decided for each of them; this only takes back what nothing could use any more.
+    """
+    if target.app and target.app not in policy.apps:
+        return False
+    for rules in policy.rules.tiers(app=target.app, host=target.host):
+        allows = [rule for rule in rules if rule.action == "allow"]
+        if allows:
+            return any(
+                (rule.scheme, rule.port, rule.addresses) == (target.scheme, target.port, target.grant)
+                for rule in allows
+            )
+    return False
+
+
 def exchange(
     request: Request,
     *,
@@ -95,6 +112,8 @@ def exchange(
     record.method = request.method[:32]
     if invocation is not None:
         invocation.count_call()
+    if request.invalid is not None:
+        raise FaztError(Reason.BAD_OPTION, request.invalid)
     url = parse_url(request.url)
     _note(record, url)
     method = fields_of.method(request.method)
@@ -106,14 +125,13 @@ def exchange(
     hops: list[Hop] = []
     deadline = 0.0
     cap: int | None = None
-    secret_headers: set[str] = set()
     secret_params: set[str] = set()
     used_secret = False
     while True:
         try:
             rule = judge_rule(policy, app=request.app, url=leg.url, method=leg.method)
             record.rule_id = rule.id
-            if leg.body is not None and len(leg.body) > profile.max_request:
+            if max(len(leg.body or b""), request.body_size) > profile.max_request:
                 raise FaztError(
                     Reason.REQUEST_BODY, f"the request body is larger than the limit of {profile.max_request} bytes"
                 )
@@ -124,8 +142,6 @@ def exchange(
                 record.auth = meta.name
                 used_secret = True
                 injection = plan(meta)
-                if injection.header is not None:
-                    secret_headers.add(injection.header.lower())
                 if injection.parameter is not None:
                     secret_params.add(injection.parameter)
             sent = fields_of.sanitise(leg.headers, secret_header=injection.header if injection is not None else None)
@@ -150,6 +166,7 @@ def exchange(
                     headers=sent,
                     body=leg.body,
                     auth=meta is not None,
+                    sensitive=policy.secret_headers,
                 )
             if lookup is not None:
                 record.cache = "miss"
@@ -184,7 +201,7 @@ def exchange(
                 followed=len(hops),
                 limit=profile.max_redirects,
                 visited=visited,
-                secret_headers=secret_headers,
+                secret_headers=policy.secret_headers,
                 secret_params=secret_params,
                 secret_used=used_secret,
             )
@@ -221,4 +238,5 @@ def _response(record: CallRecord, url: Url, head: ResponseHead, body: bytes, hop
         call_id=record.call_id,
         redirects=tuple(hops),
         cache=record.cache,
+        content_coding=fields_of.content_coding(head.headers),
     )

@@ -146,7 +146,8 @@ def with_addresses(
 ) -> Explanation:
     """Close the address gate with what DNS answered, or with the error it gave."""
     url, rule = found.url, found.rule
-    assert url is not None and rule is not None
+    assert url is not None
+    assert rule is not None
     if isinstance(addresses, FaztError):
         gates = (*found.gates, Gate("address", "refuse", f"{addresses.reason}: {addresses.message}"))
         return replace(found, allowed=False, gates=gates, reason=addresses.reason)

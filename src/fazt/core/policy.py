@@ -65,10 +65,14 @@ class Policy:
     overrides: Mapping[str, Limits] = field(default_factory=dict)
     _app_by_name: Mapping[str, AppMeta] = field(init=False, repr=False, compare=False)
     _secret_names: frozenset[str] = field(init=False, repr=False, compare=False)
+    secret_headers: frozenset[str] = field(init=False, repr=False, compare=False)
+    """Lower-case names of the headers that secrets fill: sensitive, whoever sets them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_app_by_name", {app.name: app for app in self.apps.values()})
         object.__setattr__(self, "_secret_names", frozenset(name for _, name in self.secrets))
+        keys = frozenset(meta.key.lower() for meta in self.secrets.values() if meta.kind == "header")
+        object.__setattr__(self, "secret_headers", keys)
 
     def limits_for(self, app: str) -> Limits:
         """Return the limits of one app ("" for the operator's own calls)."""
