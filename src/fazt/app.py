@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from fazt import hardware
 from fazt.core import limits as limits_of
 from fazt.core.addresses import expand_listeners
 from fazt.core.cache.store import ResponseCache
 from fazt.core.exchange import still_granted
+from fazt.errors import ConfigError
 from fazt.stores.sqlite.changes import Kind
 from fazt.stores.sqlite.store import Store
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, Task
+    from pathlib import Path
 
     from fazt.config import Settings
     from fazt.core.policy import Policy
     from fazt.engine import AsyncEngine
+    from fazt.functions.deploy import Deployed
+    from fazt.functions.guestapi import AppBundle
+    from fazt.functions.host import FunctionHost
+    from fazt.functions.runtime import FunctionRuntime, Loaded
     from fazt.net.aio import Wire
     from fazt.net.pool import PoolLimits
     from fazt.stores.sqlite.changes import Feed
@@ -94,6 +101,186 @@ async def engine_for(store: Store, settings: Settings, *, keep: bool = False) ->
     finally:
         await wire.close()
         await asyncio.to_thread(store.log.flush)
+
+
+class HostBaker:
+    """Bakes apps in sandboxed workers, for callers in other threads than the host's loop.
+
+    Args:
+        host: a started host.
+        loop: the loop it runs on.
+    """
+
+    def __init__(self, host: FunctionHost, loop: AbstractEventLoop) -> None:
+        self._host = host
+        self._loop = loop
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever images made earlier can no longer be run."""
+        return str(self._host.report()["engine"]["fingerprint"])
+
+    def bake(self, bundle: AppBundle, *, memory: int) -> bytes:
+        """Compile an app into an image.
+
+        Raises:
+            BakeError: the app has a mistake or exceeds a limit.
+        """
+        import asyncio
+
+        return asyncio.run_coroutine_threadsafe(self._host.bake(bundle, memory=memory), self._loop).result()
+
+
+class LiveApps:
+    """What handlers run with, kept until the policy database says that it changed.
+
+    Args:
+        store: the data directory.
+        baker: bakes images that are missing (an upgrade, a restored backup).
+    """
+
+    def __init__(self, store: Store, baker: HostBaker) -> None:
+        self._store = store
+        self._baker = baker
+        self._loaded: dict[str, Loaded] = {}
+        self._loading: dict[str, Task[Loaded | None]] = {}
+
+    async def load(self, app_id: str, *, afresh: bool = False) -> Loaded | None:
+        """Return image, name and settings of an app; None where nothing was deployed.
+
+        Args:
+            app_id: id of the app.
+            afresh: throw its image away and bake it again.
+
+        Raises:
+            OperatorError: files cannot be read or baked.
+        """
+        import asyncio
+
+        found = self._loaded.get(app_id)
+        if found is not None and not afresh:
+            return found
+        task = self._loading.get(app_id)
+        if task is None:
+            task = asyncio.create_task(asyncio.to_thread(self._read, app_id, afresh))
+            self._loading[app_id] = task
+            task.add_done_callback(lambda _done: self._loading.pop(app_id, None))
+        loaded = await asyncio.shield(task)
+        if loaded is not None and self._loading.get(app_id) in (None, task):
+            self._loaded[app_id] = loaded
+        return loaded
+
+    def forget(self, found: Feed) -> None:
+        """Drop what changed."""
+        if found.changes is None:
+            self._loaded.clear()
+            self._loading.clear()
+            return
+        for change in found.changes:
+            if change.kind in (Kind.APP, Kind.ENV, Kind.DEPLOYMENT):
+                self._loaded.pop(change.scope, None)
+                self._loading.pop(change.scope, None)
+
+    def _read(self, app_id: str, afresh: bool) -> Loaded | None:
+        from fazt.functions.deploy import ensure_image
+        from fazt.functions.images import Images
+        from fazt.functions.invocation import AppImage
+
+        store = self._store
+        live = store.deployments.live(app_id)
+        if live is None:
+            return None
+        name = store.apps.get(app_id).name
+        if afresh:
+            images = Images(store.data_dir)
+            images.discard(images.key(live.id, self._baker.fingerprint))
+        path = ensure_image(store, live, baker=self._baker, name=name)
+        if path is None:
+            return None
+        return AppImage(app_id, path, path.name), name, store.apps.env(app_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Functions:
+    """Everything that runs apps in one process."""
+
+    runtime: FunctionRuntime
+    engine: AsyncEngine
+    host: FunctionHost
+    wire: Wire
+    live: LiveApps
+
+
+@contextlib.asynccontextmanager
+async def function_host(settings: Settings, *, workers: int = 0) -> AsyncIterator[FunctionHost]:
+    """Start worker processes for the time of the block.
+
+    Raises:
+        OperatorError: functions cannot run here, or not as safely as the settings require.
+    """
+    from fazt.functions.host import FunctionHost
+
+    if settings.require_sandbox not in ("", "full"):
+        raise ConfigError(f"--require-sandbox {settings.require_sandbox!r} is unknown", hint="--require-sandbox full")
+    host = FunctionHost(
+        engine_kind=settings.engine or "auto",
+        workers=workers or settings.workers or 16,
+        require="full" if settings.require_sandbox else "",
+    )
+    await host.start()
+    try:
+        yield host
+    finally:
+        await host.close()
+
+
+@contextlib.asynccontextmanager
+async def functions_for(store: Store, settings: Settings, *, keep: bool = True) -> AsyncIterator[Functions]:
+    """Give everything that runs apps while the block runs.
+
+    Args:
+        store: the open data directory.
+        settings: of this process.
+        keep: follow changes of the data directory, as a server does.
+    """
+    import asyncio
+
+    from fazt.functions.runtime import FunctionRuntime
+
+    loop = asyncio.get_running_loop()
+    async with function_host(settings) as host, engine_for(store, settings, keep=keep) as engine:
+        live = LiveApps(store, HostBaker(host, loop))
+
+        def follow(found: Feed) -> None:
+            _on_loop(loop, live.forget, found)
+
+        store.source.watch(follow)
+        runtime = FunctionRuntime(host=host, engine=engine, load=live.load, log_line=_line_writer(store))
+        yield Functions(runtime, engine, host, cast("Wire", engine.wire), live)
+
+
+def _line_writer(store: Store) -> Callable[[str, str, str, float, str], None]:
+    log = store.log
+
+    def write(app: str, level: str, message: str, ts: float, request: str) -> None:
+        log.write_line(app, level, message, ts=ts, invocation=request)
+
+    return write
+
+
+async def deploy_app(store: Store, settings: Settings, directory: Path, **options: Any) -> Deployed:
+    """Deploy a directory, baking it in a sandboxed worker; options as `functions.deploy.deploy`.
+
+    Raises:
+        OperatorError: it cannot be deployed; the live version stays.
+    """
+    import asyncio
+
+    from fazt.functions.deploy import deploy
+
+    async with function_host(settings, workers=1) as host:
+        baker = HostBaker(host, asyncio.get_running_loop())
+        return await asyncio.to_thread(deploy, store, directory, baker=baker, **options)
 
 
 def _on_loop(loop: AbstractEventLoop, call: Callable[..., object], *args: object) -> None:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fazt import __version__
 from fazt.core import profiles
 from fazt.core.budget import Invocation
 from fazt.core.call import Fields, Request
-from fazt.errors import FaztError, Reason
+from fazt.errors import FaztError, OperatorError, Reason
 from fazt.functions.frames import encode_request, response_of
 from fazt.functions.guestapi import pack
-from fazt.functions.invocation import AppImage, InvokeError, InvokeErrorKind, InvokeLimits
+from fazt.functions.invocation import AppImage, InvokeError, InvokeErrorKind, InvokeLimits, InvokeResult
 from fazt.functions.model import AppRequest, AppResponse, FailureKind, InvocationFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from fazt.core.limits import Limits
     from fazt.engine import AsyncEngine
     from fazt.functions.host import FunctionHost
@@ -27,13 +25,20 @@ Loaded = tuple[AppImage, str, Mapping[str, str]]
 """What a handler runs with: its image, the app's name, its settings."""
 
 
+class Load(Protocol):
+    """Gives image, name and settings of an app."""
+
+    async def __call__(self, app_id: str, *, afresh: bool = False) -> Loaded | None:
+        """Return them, or None where nothing was deployed; raises `OperatorError`."""
+
+
 class FunctionRuntime:
     """Handles requests to apps.
 
     Args:
         host: the workers.
         engine: makes the calls.
-        load: gives the live image, name and settings of an app by id, None where nothing was deployed.
+        load: gives what an app by id runs with, None where nothing was deployed; `afresh` bakes its image again.
         log_line: takes a console line: app id, level, message, seconds since the epoch, request id.
         wall: seconds since the epoch.
     """
@@ -43,7 +48,7 @@ class FunctionRuntime:
         *,
         host: FunctionHost,
         engine: AsyncEngine,
-        load: Callable[[str], Awaitable[Loaded | None]],
+        load: Load,
         log_line: Callable[[str, str, str, float, str], None],
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -58,10 +63,6 @@ class FunctionRuntime:
         engine = self._engine
         limits = engine.policies.current.limits_for(app_id)
         started = engine.clock()
-        loaded = await self._load(app_id)
-        if loaded is None:
-            return InvocationFailure(FailureKind.NO_HANDLER, "nothing is deployed")
-        image, name, env = loaded
         run = Invocation(
             started + limits.runtime.exec_timeout / 1000,
             net_ms=limits.net.budget,
@@ -74,16 +75,32 @@ class FunctionRuntime:
         def on_log(level: str, message: str) -> None:
             self._log_line(app_id, level, message, self._wall(), request.id)
 
-        try:
-            outcome = await self._host.invoke(
+        async def invoke(*, afresh: bool) -> InvokeResult | None:
+            loaded = await self._load(app_id, afresh=afresh)
+            if loaded is None:
+                return None
+            image, name, env = loaded
+            return await self._host.invoke(
                 image,
                 encode_request(request, app_id=app_id, app_name=name, env=env, version=__version__),
                 limits=invoke_limits(limits),
                 on_host_call=on_host_call,
                 on_log=on_log,
             )
+
+        try:
+            try:
+                outcome = await invoke(afresh=False)
+            except InvokeError as failed:
+                if failed.kind != "image":
+                    raise
+                outcome = await invoke(afresh=True)  # damaged, or made by another engine: nothing ran yet
         except InvokeError as failed:
             return InvocationFailure(_KINDS[failed.kind], failed.message)
+        except OperatorError as fault:
+            return InvocationFailure(FailureKind.STORE, fault.message)
+        if outcome is None:
+            return InvocationFailure(FailureKind.NO_HANDLER, "nothing is deployed")
         if outcome.result.logs_dropped:
             on_log("warn", f"{outcome.result.logs_dropped} console lines were dropped (runtime.max_log_lines)")
         return response_of(outcome.result, max_output=limits.runtime.max_output)
