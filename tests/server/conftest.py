@@ -88,7 +88,7 @@ class FakeSites:
         self.sites[name] = self.sites[app_id] = Site(app_id, name, f"d_{app_id}", spa)
         self.files[app_id] = files
 
-    async def site(self, name: str) -> Site | None:
+    async def site(self, name: str, *, fresh: bool = False) -> Site | None:
         return self.sites.get(name)
 
     async def entry(self, site: Site, path: str) -> FileEntry | None:

@@ -118,8 +118,9 @@ def decode_result(frame: bytes, *, max_output: int | None = None) -> AppResponse
     """
     try:
         result = parse_result(frame)
-    except FrameError as wrong:
-        return InvocationFailure(FailureKind.RESPONSE, f"the app's answer cannot be used: {wrong}")
+    except (FrameError, ArithmeticError, TypeError, ValueError, RecursionError) as wrong:
+        # whatever the frame holds, it must not take the host with it
+        return _unusable(str(wrong) if isinstance(wrong, FrameError) else type(wrong).__name__)
     return response_of(result, max_output=max_output)
 
 
@@ -170,4 +171,5 @@ def _failure(error: ScriptError) -> InvocationFailure:
     if error.stack:
         text += f"\n{error.stack}"
     net = NetFailure.known(error.net) if error.net is not None else None
-    return InvocationFailure(_KINDS[error.kind], text[:_MAX_MESSAGE] or error.kind, net)
+    text = text[:_MAX_MESSAGE].encode("utf-8", "replace").decode()  # a lone surrogate would break the log
+    return InvocationFailure(_KINDS[error.kind], text or error.kind, net)

@@ -128,13 +128,13 @@ class NetFailure:
         own visitors; numbers out of range are dropped.
         """
         code, reason = fields.get("code"), fields.get("reason")
-        if code not in _CODES or reason not in _REASONS:
+        if not isinstance(code, str) or not isinstance(reason, str) or code not in _CODES or reason not in _REASONS:
             return None
         after, call_id = fields.get("retryAfter"), fields.get("callId")
         number = isinstance(after, int | float) and not isinstance(after, bool) and 0 <= after <= 86_400
         return cls(
-            str(code),
-            str(reason),
+            code,
+            reason,
             fields.get("retryable") is True,
             float(after) if number and after is not None else None,
             call_id if isinstance(call_id, str) and len(call_id) <= 64 and call_id.isascii() else None,

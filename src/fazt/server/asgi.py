@@ -17,6 +17,7 @@ from fazt.functions.model import AppRequest, AppResponse, FailureKind, Invocatio
 from fazt.server.admin import AdminApi
 from fazt.server.answers import Answer, RefusalError, enveloped, failed, overloaded, plain, public
 from fazt.server.bodies import GoneError, Parsed, UploadSpace, parse_body, query_values, read_body
+from fazt.server.context import StaleSiteError
 from fazt.server.hosting import ToAdmin, ToApp, host_of, not_found, peer_of, route
 from fazt.server.paths import SitePath, canonical
 from fazt.server.static import find
@@ -74,6 +75,8 @@ class Front:
             await reply.whole(enveloped(refusal) if admin else public(refusal, reply.id))
         except GoneError:
             return
+        except StaleSiteError:
+            await reply.whole(public(overloaded(), reply.id))
         except Exception:
             # The edge: whatever went wrong, the public learns nothing of it; the operator finds it under the id.
             _log.exception("request %s failed", reply.id)
@@ -95,15 +98,21 @@ class Front:
             raise overloaded(close=True)
         self._open += 1
         try:
-            site = await self._context.sites.site(where.name)
-            if site is None:
-                raise not_found()
-            if where.path.is_api:
-                await reply.whole(await self._invoke(site, where.path, scope, receive, reply.id))
-            else:
-                await self._file(site, where, scope, reply)
+            try:
+                await self._site(where, scope, receive, reply, fresh=False)
+            except StaleSiteError:
+                await self._site(where, scope, receive, reply, fresh=True)
         finally:
             self._open -= 1
+
+    async def _site(self, where: ToApp, scope: Scope, receive: Receive, reply: _Reply, *, fresh: bool) -> None:
+        site = await self._context.sites.site(where.name, fresh=fresh)
+        if site is None:
+            raise not_found()
+        if where.path.is_api:
+            await reply.whole(await self._invoke(site, where.path, scope, receive, reply.id))
+        else:
+            await self._file(site, where, scope, reply)
 
     async def _invoke(self, site: Site, path: SitePath, scope: Scope, receive: Receive, request_id: str) -> Answer:
         context = self._context

@@ -36,11 +36,15 @@ class Site:
     spa: bool = False
 
 
-class Sites(Protocol):
-    """Deployed apps and their files."""
+class StaleSiteError(Exception):
+    """The deployment was replaced while a request was looking at it; looking again helps."""
 
-    async def site(self, name: str) -> Site | None:
-        """Find an app by its name or its id."""
+
+class Sites(Protocol):
+    """Deployed apps and their files; `entry` and `content` may raise `StaleSiteError`."""
+
+    async def site(self, name: str, *, fresh: bool = False) -> Site | None:
+        """Find an app by its name or its id; `fresh` looks again even if nothing seems to have changed."""
 
     async def entry(self, site: Site, path: str) -> FileEntry | None:
         """Find a file of the live deployment by its exact path."""
