@@ -17,6 +17,7 @@ from fazt.functions import staging
 from fazt.functions.deploy import Baker, bundle_of, deploy, ensure_image, stage
 from fazt.functions.guestapi import AppBundle, BakeError
 from fazt.functions.images import Images
+from fazt.functions.invocation import InvokeError
 from fazt.functions.names import app_name
 from fazt.stores.sqlite.store import Store
 
@@ -404,6 +405,7 @@ def test_an_app_without_a_handler_is_not_baked(app, store):
 
 FAILURES = {
     "bake": BakeError("api/main.js:3:7: unexpected token", "syntax", path="api/main.js"),
+    "worker": InvokeError("unavailable", "no worker could be started"),
     "store": StoreError("disk full"),
     "fault": RuntimeError("a bug"),
     "interrupt": KeyboardInterrupt(),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from fazt.errors import DeployError, StoreError
 from fazt.functions.guestapi import AppBundle, BakeError
 from fazt.functions.images import Images
+from fazt.functions.invocation import InvokeError
 from fazt.functions.names import app_name
 from fazt.functions.staging import SKIPPED, Manifest, StagedApp, StagedFile, stage
 
@@ -42,7 +43,7 @@ class Baker(Protocol):
         """Changes whenever images made earlier can no longer be run."""
 
     def bake(self, bundle: AppBundle, *, memory: int) -> bytes:
-        """Compile an app into an image; raises `BakeError`."""
+        """Compile an app into an image; raises `BakeError`, or `InvokeError` where no worker is to be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,8 @@ def _bake(baker: Baker, bundle: AppBundle, *, memory: int) -> bytes:
     except BakeError as wrong:
         where = f"{wrong.path}: " if wrong.path and wrong.path not in wrong.message else ""
         raise DeployError(f"{where}{wrong.message}", hint=_HINTS.get(wrong.kind)) from None
+    except InvokeError as failed:
+        raise DeployError(f"the app could not be compiled: {failed.message}", hint="try again") from None
 
 
 _HINTS = {
