@@ -102,6 +102,12 @@ def test_methods_and_unknown_endpoints(server):
     assert (head.status, head.body) == (200, b"")
 
 
+@pytest.mark.parametrize("path", ["/api/%2fsystem", "/%zz", "/.."])
+def test_refusals_on_an_admin_host_keep_the_envelope(server, path):
+    answer = server.get(path, host="localhost")
+    assert (answer.status, answer.json["error"]["code"]) == (400, "BAD_PATH")
+
+
 def test_the_rest_of_an_admin_host_says_little(server):
     assert b"fazt is running" in server.get("/", host="localhost").body
     for path in ("/index.html", "/private/x", "/_app", "/_app/"):

@@ -10,7 +10,10 @@ import threading
 
 import pytest
 
+from fazt.core.limits import defaults
 from fazt.errors import ConfigError
+from fazt.server.asgi import Front
+from fazt.server.context import ServerContext
 from fazt.server.serve import Bound, bind, describe
 
 
@@ -107,6 +110,40 @@ def test_a_running_request_ends_before_the_server_does(start, drain):
         assert inside.wait(10)
     assert drain(connection).endswith(b"finished")
     connection.close()
+
+
+def test_other_asgi_servers_start_and_stop_it_by_lifespan():
+    life: list[str] = []
+
+    async def begin() -> None:
+        life.append("start")
+
+    async def end() -> None:
+        life.append("stop")
+
+    async def broken() -> None:
+        raise ConfigError("no sandbox here")
+
+    async def run(begin) -> list[dict[str, str]]:
+        sent: list[dict[str, str]] = []
+        steps = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+        async def receive():
+            return next(steps)
+
+        async def send(message):
+            sent.append(message)
+
+        limits = defaults(total_ram=2**28, available_ram=2**28, cpu_cores=1)
+        context = ServerContext(None, None, lambda _app: limits, "x" * 40, start=begin, stop=end)
+        await Front(context)({"type": "lifespan"}, receive, send)
+        return sent
+
+    done = asyncio.run(run(begin))
+    assert [message["type"] for message in done] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert life == ["start", "stop"]
+    failed = asyncio.run(run(broken))
+    assert failed == [{"type": "lifespan.startup.failed", "message": "no sandbox here"}]
 
 
 SCRIPT = """

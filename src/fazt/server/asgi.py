@@ -5,50 +5,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from starlette.applications import Starlette
-from starlette.routing import Mount
-
+from fazt.errors import OperatorError
 from fazt.functions.model import AppRequest, AppResponse, FailureKind, InvocationFailure
 from fazt.server.admin import AdminApi
 from fazt.server.answers import Answer, RefusalError, enveloped, failed, overloaded, plain, public
 from fazt.server.bodies import GoneError, Parsed, UploadSpace, parse_body, query_values, read_body
 from fazt.server.context import StaleSiteError
-from fazt.server.hosting import ToAdmin, ToApp, host_of, not_found, peer_of, route
+from fazt.server.hosting import ToAdmin, ToApp, host_of, names_app, not_found, peer_of, route
 from fazt.server.paths import SitePath, canonical
 from fazt.server.static import find
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
     from fazt.server.context import ServerContext, Site
 
 _log = logging.getLogger("fazt.server")
 
-
-def build_app(context: ServerContext) -> Starlette:
-    """Make the application. Its lifespan starts and stops what `context` names.
-
-    The server that runs it must hand through the peer's address as it is (uvicorn: `proxy_headers=False`).
-    """
-
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        await context.start()
-        try:
-            yield
-        finally:
-            await context.stop()
-
-    return Starlette(routes=[Mount("/", app=Front(context))], lifespan=lifespan)
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Front:
-    """Answers every HTTP request."""
+    """Answers every HTTP request; an ASGI application.
+
+    The server that runs it must hand through the peer's address as it is (uvicorn: `proxy_headers=False`).
+
+    Args:
+        context: what to serve. Where the server speaks ASGI's lifespan protocol, that starts and stops it.
+    """
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
@@ -57,12 +45,17 @@ class Front:
         self._space = UploadSpace(4 * context.limits("").storage.max_upload)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
         if scope["type"] != "http":
             return
         reply = _Reply(send, scope["method"])
         admin = False
         try:
-            where = self._route(scope)
+            host = host_of(scope["headers"])
+            admin = not names_app(host)
+            where = self._route(host, scope)
             admin = isinstance(where, ToAdmin)
             match where:
                 case ToAdmin(path):
@@ -85,9 +78,20 @@ class Front:
             fault = RefusalError(500, "INTERNAL", "an internal error")
             await reply.whole(enveloped(fault) if admin else public(fault, reply.id))
 
-    def _route(self, scope: Scope) -> ToApp | ToAdmin:
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._context.start()
+        except OperatorError as fault:
+            await send({"type": "lifespan.startup.failed", "message": fault.message})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._context.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _route(self, host: str, scope: Scope) -> ToApp | ToAdmin:
         raw = scope.get("raw_path") or quote(scope["path"]).encode()
-        host = host_of(scope["headers"])
         peer = peer_of(scope.get("client"), scope["headers"])
         if scope["method"] in ("TRACE", "CONNECT"):
             raise RefusalError(405, "METHOD_NOT_ALLOWED", "not with this method", close=True)

@@ -71,7 +71,7 @@ class ServerContext:
         cache_stats, clear_cache: the response cache; clearing takes an app id or None for all, returns entries removed.
         net_stats: what is in flight and what was counted.
         listening: told the (address, port) pairs the server is bound to, before it serves.
-        start, stop: the runtime's life.
+        start, stop: the runtime's life; `stop` is called even when `start` failed.
         path_routing: serve `/_app/NAME/…` to everybody.
         version, mode: for the health report.
         window: seconds a request may take, from its first byte to the end of its handler.

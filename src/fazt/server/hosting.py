@@ -82,6 +82,11 @@ def host_of(fields: Iterable[tuple[bytes, bytes]]) -> str:
     return match[1].removesuffix(".")
 
 
+def names_app(host: str) -> bool:
+    """Answer whether a host belongs to an app, existing or not."""
+    return host.endswith(_APP_DOMAIN)
+
+
 def route(host: str, path: SitePath, *, peer: Peer, path_routing: bool) -> ToApp | ToAdmin:
     """Decide who answers.
 
@@ -92,7 +97,7 @@ def route(host: str, path: SitePath, *, peer: Peer, path_routing: bool) -> ToApp
     Raises:
         RefusalError: 404 where nothing is to be found, which says nothing about what exists.
     """
-    if host.endswith(_APP_DOMAIN):
+    if names_app(host):
         label = host.removesuffix(_APP_DOMAIN)
         if "." in label:
             raise not_found()

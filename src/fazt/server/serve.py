@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from fazt.errors import ConfigError
-from fazt.server.asgi import build_app
+from fazt.server.asgi import Front
 from fazt.server.guard import GuardedProtocol
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Serving:
             # Before the first request: no call of an app may reach fazt itself.
             context.listening(bound.pairs)
             config = uvicorn.Config(
-                build_app(context),
+                Front(context),
                 http=GuardedProtocol,
                 ws="none",
                 lifespan="off",  # started below, where a failure is an error with a hint and not a traceback
