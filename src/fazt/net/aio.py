@@ -1,0 +1,175 @@
+"""The wire on asyncio and uvloop: connections to judged addresses, kept for reuse under the grant they were made under.
+
+Proxies of the environment are never used: nothing here reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+
+from fazt.core.addresses import judge
+from fazt.core.call import Target
+from fazt.errors import FaztError, Reason
+from fazt.net.connect import ATTEMPT_DELAY, connect
+from fazt.net.connection import Connection
+from fazt.net.deadlines import Deadlines
+from fazt.net.link import Key, forks, pool_key
+from fazt.net.pool import FUNCTIONS, Pool, PoolLimits
+from fazt.net.resolve import Resolver
+from fazt.net.tls import TlsConfig
+
+__all__ = ["Connection", "Wire"]
+
+
+class Wire:
+    """Opens and keeps the connections of one process, for one event loop at a time.
+
+    Args:
+        tls: what servers must prove; the system's roots by default.
+        resolver: looks names up; the system's by default.
+        limits: how many connections may be idle and for how long.
+        own_listeners: (address, port) of fazt's own listeners, as `expand_listeners` returns them; may be replaced
+            while the wire is in use.
+        local_addresses: addresses of this machine's interfaces, reachable only under a grant; may be replaced too.
+        attempt_delay: seconds between connection attempts (RFC 8305).
+    """
+
+    def __init__(
+        self,
+        *,
+        tls: TlsConfig | None = None,
+        resolver: Resolver | None = None,
+        limits: PoolLimits = FUNCTIONS,
+        own_listeners: Collection[tuple[str, int]] = frozenset(),
+        local_addresses: Collection[str] = frozenset(),
+        attempt_delay: float = ATTEMPT_DELAY,
+    ) -> None:
+        self.tls = tls if tls is not None else TlsConfig()
+        self.resolver = resolver if resolver is not None else Resolver()
+        self.own_listeners = own_listeners
+        self.local_addresses = local_addresses
+        self.pool: Pool[Key, Connection] = Pool(limits)
+        self.live: set[Connection] = set()
+        """Every connection that is open, idle or in use."""
+        self._attempt_delay = attempt_delay
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._forks = forks()
+        self._sweep: asyncio.TimerHandle | None = None
+        self.deadlines: Deadlines
+
+    @property
+    def tls_id(self) -> str:
+        """Id of the TLS configuration, part of the pool's key."""
+        return self.tls.id
+
+    async def acquire(
+        self, target: Target, *, deadline: float, on_attempt: Callable[[], None], fresh: bool = False
+    ) -> Connection:
+        """Return a pooled connection made under the same grant, or resolve, judge every address, and connect.
+
+        Args:
+            target: where to, for whom, under which TLS configuration and granted ranges.
+            deadline: seconds on the loop's clock.
+            on_attempt: called once, before the first address is connected to.
+            fresh: whether to leave the pool alone.
+
+        Raises:
+            FaztError: `private_address` or `own_listener`; `dns`, `connect` or `tls_handshake` at the deadline;
+                `dns_failed`, `connect_failed` or `tls_failed`.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop or self._forks != forks():
+            self._start_anew(loop)
+        if not fresh:
+            key, now = pool_key(target), loop.time()
+            while (pooled := self.pool.take(key, now)) is not None:
+                if pooled.usable():
+                    pooled.lease()
+                    return pooled
+                pooled.shut()
+        addresses = await self.resolver.resolve(target.host, target.port, deadline=deadline)
+        judge(
+            addresses,
+            port=target.port,
+            grant=target.grant,
+            own=self.own_listeners,
+            local=self.local_addresses,
+        )
+        context = None
+        if target.scheme == "https":
+            if target.tls != self.tls.id:
+                raise FaztError(Reason.INTERNAL, "An internal error.", detail=f"unknown TLS configuration {target.tls}")
+            context = self.tls.context
+        on_attempt()
+        sock, address = await connect(addresses, target.port, deadline=deadline, delay=self._attempt_delay)
+        connection = Connection(self, target, sock=sock, address=address)
+        self.live.add(connection)
+        try:
+            await connection.open(context=context, deadline=deadline)
+        except BaseException:
+            connection.shut()
+            raise
+        connection.lease()
+        return connection
+
+    def idle(self, connection: Connection) -> None:
+        """Keep a connection that can be used again (called by the connection)."""
+        loop = self._loop
+        assert loop is not None
+        for surplus in self.pool.put(connection.key, connection, loop.time()):
+            surplus.close()
+        if self._sweep is None and len(self.pool):
+            self._sweep = loop.call_later(self.pool.limits.expiry, self._expire)
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection that is closing (called by the connection)."""
+        self.live.discard(connection)
+        self.pool.remove(connection)
+
+    def drop_idle(self, keep: Callable[[Target], bool]) -> int:
+        """Close the idle connections whose target is not to be kept, as after a revoked rule; returns how many."""
+        doomed = self.pool.drop(lambda key: not keep(Target(*key)))
+        for connection in doomed:
+            connection.close()
+        return len(doomed)
+
+    async def close(self) -> None:
+        """Close every connection, also those in use."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        if self._loop is not asyncio.get_running_loop() or self._forks != forks():
+            return
+        self.deadlines.close()
+        for connection in self.pool.clear():
+            connection.close()
+        for connection in list(self.live):
+            connection.shut()
+        await asyncio.sleep(0)  # transports close their sockets in the loop's next turn
+        await asyncio.sleep(0)
+
+    def _expire(self) -> None:
+        self._sweep = None
+        loop = self._loop
+        if loop is None or self._forks != forks():
+            return
+        for connection in self.pool.expire(loop.time()):
+            connection.close()
+        when = self.pool.next_expiry()
+        if when is not None:
+            self._sweep = loop.call_at(when, self._expire)
+
+    def _start_anew(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin on another event loop, or in a forked child: connections made before can't be used here.
+
+        In a child they belong to the parent, and they are left alone; not even a close_notify may be sent.
+        """
+        if self._loop is not None and self._loop.is_running() and self._forks == forks():
+            raise RuntimeError("a Wire serves one event loop at a time")
+        inherited, self.live = self.live, set()
+        self.pool.clear()
+        for connection in inherited:
+            connection.abandon()
+        self._loop, self._forks, self._sweep = loop, forks(), None
+        self.deadlines = Deadlines(loop)

@@ -1,0 +1,366 @@
+"""Bytes to and from one server: the event loop's transport, TLS, flow control, waiting under a deadline, the end.
+
+`net.connection` speaks HTTP on top of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from fazt.core.call import Target
+from fazt.errors import FaztError, Reason
+from fazt.net.tls import TlsSession
+
+if TYPE_CHECKING:
+    from fazt.net.deadlines import Deadlines
+
+_PIECE = 64 * 1024
+"""Bytes written or drained at a time."""
+_MAX_DRAIN = 1024 * 1024
+
+Key = tuple[str, str, int, str, str, tuple[str, ...]]
+
+_forks = 0
+_abandoned: list[object] = []  # a child keeps what it inherited, so that nothing of it is closed by collection
+
+
+def _after_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def forks() -> int:
+    """Return how many forks lie between this process and the one that imported this module."""
+    return _forks
+
+
+def pool_key(target: Target) -> Key:
+    """Return the target as a tuple, which hashes several times faster."""
+    return (target.scheme, target.host, target.port, target.app, target.tls, target.grant)
+
+
+class Owner(Protocol):
+    """Who opened a link."""
+
+    deadlines: Deadlines
+
+    def idle(self, link: Any, /) -> None:
+        """Take back a link that can be used again."""
+
+    def closed(self, link: Any, /) -> None:
+        """Forget a link that is closed or closing."""
+
+
+class Link(asyncio.Protocol):
+    """An open socket to a judged address, with TLS where the target has it.
+
+    TLS, what is still to be written and what has arrived are kept here rather than in the loop's own layers, so that
+    the answer of a server that stopped reading can be read, and both loops behave alike.
+    """
+
+    __slots__ = (
+        "_born",
+        "_closing",
+        "_eof",
+        "_error",
+        "_full",
+        "_handshaking",
+        "_loop",
+        "_outbox",
+        "_owner",
+        "_paused",
+        "_phase",
+        "_sock",
+        "_tls",
+        "_transport",
+        "_waiter",
+        "address",
+        "key",
+        "target",
+    )
+
+    def __init__(self, owner: Owner, target: Target, *, sock: socket.socket, address: str) -> None:
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._born = _forks
+        self._sock = sock
+        self._transport: asyncio.Transport | None = None
+        self._tls: TlsSession | None = None
+        self._handshaking = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._phase = Reason.CONNECT
+        self._closing = False
+        """Closed by us or gone: nothing more can be sent."""
+        self._eof = False
+        """The peer said that it sends no more."""
+        self._error: FaztError | None = None
+        """What went wrong first."""
+        self._outbox: memoryview | None = None
+        self._full = False
+        self._paused = False
+        self.target = target
+        self.key = pool_key(target)
+        self.address = address
+
+    # --- what the layer above does with it
+
+    def _take(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _end(self, *, clean: bool) -> None:
+        raise NotImplementedError
+
+    def _lose(self, cause: str | None) -> None:
+        raise NotImplementedError
+
+    def _in_use(self) -> bool:
+        raise NotImplementedError
+
+    # --- opening
+
+    async def open(self, *, context: ssl.SSLContext | None, deadline: float) -> None:
+        """Take over the connected socket and make it secure where a context is given.
+
+        Raises:
+            FaztError: `tls_failed`, or `tls_handshake` at the deadline.
+        """
+        await self._loop.create_connection(lambda: self, sock=self._sock)
+        if context is None:
+            return
+        self._tls = TlsSession(context, self.target.host)
+        self._handshaking = True
+        self._shake_hands(b"")
+        if self._handshaking and self._error is None:
+            await self._wait(Reason.TLS_HANDSHAKE, deadline=deadline)
+        if self._error is not None:
+            raise self._error
+        if self._closing or self._eof:
+            raise _broken_handshake()
+
+    def _shake_hands(self, data: bytes) -> None:
+        tls = self._tls
+        assert tls is not None
+        try:
+            complete = tls.handshake(data)
+        except FaztError as error:
+            self._send_raw(tls.outgoing())  # the alert that tells the peer why
+            self._fail(error)
+            return
+        self._send_raw(tls.outgoing())
+        if complete:
+            self._handshaking = False
+            self._wake()
+            self._take_tls(b"")  # what came in one segment with the end of the handshake
+
+    # --- closing
+
+    def shut(self) -> None:
+        """Close at once, idle or in use."""
+        if self._born != _forks:  # it is the parent's
+            _abandoned.append(self)
+            return
+        self._outbox = None
+        if not self._closing:
+            self._closing = True
+            self._owner.closed(self)
+            if self._transport is not None:
+                self._transport.abort()
+        self._wake()
+
+    def close(self) -> None:
+        """Close an idle link politely: with TLS's close_notify."""
+        if self._closing or self._born != _forks:
+            self.shut()
+            return
+        self._closing = True
+        self._owner.closed(self)
+        if self._transport is not None:
+            if self._tls is not None:
+                self._send_raw(self._tls.close())
+            self._transport.close()
+
+    def abandon(self) -> None:
+        """Drop a link whose event loop is over, or which a fork has inherited: neither is spoken to again."""
+        self._closing = True
+        if self._born != _forks:
+            _abandoned.append(self)
+            return
+        try:
+            if self._transport is not None:
+                self._transport.abort()
+        except RuntimeError:  # the loop is closed and can't run what closes the socket
+            self._sock.close()
+
+    def _fail(self, error: FaztError) -> None:
+        if self._error is None:
+            self._error = error
+        self.shut()
+
+    # --- waiting
+
+    async def _wait(self, phase: Reason, *, deadline: float) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        self._phase = phase
+        deadlines = self._owner.deadlines
+        deadlines.add(self, deadline)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            deadlines.discard(self)
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def expire(self) -> None:
+        """End the wait: its deadline has passed (called by `Deadlines`)."""
+        self._fail(FaztError(self._phase, _LATE.get(self._phase, "The server did not answer in time.")))
+
+    # --- called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = made = cast("asyncio.Transport", transport)  # uvloop's is of no class of asyncio's
+        if self._closing:  # given up while the loop was taking over the socket
+            made.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the network."""
+        if self._tls is None:
+            self._take(data)
+        elif self._handshaking:
+            self._shake_hands(data)
+        else:
+            self._take_tls(data)
+
+    def _take_tls(self, data: bytes) -> None:
+        tls = self._tls
+        assert tls is not None
+        try:
+            plain = tls.decrypt(data)
+        except FaztError as error:
+            self._send_raw(tls.outgoing())
+            self._fail(error)
+            return
+        self._send_raw(tls.outgoing())
+        if plain:
+            self._take(plain)
+        if tls.closed and not self._eof:
+            self._eof = True
+            self._end(clean=True)
+
+    def eof_received(self) -> bool:
+        """Note that the server sends no more; what is still to be written may go on."""
+        if self._handshaking:
+            self._fail(_broken_handshake())
+        elif not self._eof:
+            self._eof = True
+            self._end(clean=self._tls is None)
+        return self._in_use()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Note that the connection is gone."""
+        gone_already, self._closing = self._closing, True
+        if not gone_already:
+            self._owner.closed(self)
+        self._full = False
+        cause = None if exc is None else str(exc) or type(exc).__name__
+        if self._handshaking and self._error is None:
+            self._error = _broken_handshake(cause)
+        else:
+            self._lose(cause)
+        self._transport = None
+        self._outbox = None
+        self._wake()
+
+    def _drain(self) -> None:
+        """Read what the kernel holds of a connection that is being closed: the loop would throw it away.
+
+        Writing fails when the server stopped reading; it may have said why (RFC 9112 section 9.3).
+        """
+        taken = 0
+        while taken < _MAX_DRAIN and not self._eof and self._error is None:
+            try:
+                data = self._sock.recv(_PIECE)
+            except OSError:  # nothing more, or the reset itself
+                return
+            taken += len(data)
+            if data:
+                self.data_received(data)
+            else:
+                self.eof_received()
+
+    def pause_writing(self) -> None:
+        """Stop writing: the transport's buffer is full."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        self._full = False
+        if self._outbox is not None:
+            self._pump()
+
+    # --- writing
+
+    def _pump(self) -> None:
+        """Write pieces of the outbox until the transport's buffer is full."""
+        while self._outbox is not None and not self._full and not self._closing:
+            transport = self._transport
+            if transport is None or transport.is_closing():
+                return
+            piece, rest = self._outbox[:_PIECE], self._outbox[_PIECE:]
+            self._outbox = rest if rest.nbytes else None
+            self._write(piece)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        if self._tls is not None:
+            try:
+                data = self._tls.encrypt(data)
+            except FaztError as error:
+                self._fail(error)
+                return
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _send_raw(self, data: bytes) -> None:
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _unsent(self) -> bool:
+        """Whether anything of what was written has not left yet."""
+        return self._outbox is not None or (
+            self._transport is not None and self._transport.get_write_buffer_size() != 0
+        )
+
+    # --- reading
+
+    def _pause(self) -> None:
+        if not self._paused and not self._closing and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._transport is not None and not self._closing:
+                self._transport.resume_reading()
+
+
+_LATE = {
+    Reason.TLS_HANDSHAKE: "The TLS handshake did not finish in time.",
+    Reason.BODY: "The server did not finish its answer in time.",
+}
+
+
+def _broken_handshake(detail: str | None = None) -> FaztError:
+    message = "The server closed the connection during the TLS handshake."
+    return FaztError(Reason.TLS_FAILED, message, detail=detail)
