@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fazt.functions.model import AppResponse
 from fazt.server.answers import RefusalError
 from fazt.server.hosting import Peer, ToAdmin, ToApp, host_of, peer_of, route
 from fazt.server.paths import SitePath, canonical
@@ -110,6 +111,16 @@ def test_the_root_of_an_app_path_gets_its_slash(server):
     assert (answer.status, answer.headers["location"]) == (301, "/_app/hello/?q=1")
     assert server.get("/_app/hello/", host="localhost").body.startswith(b"<!doctype html>")
     assert server.get("/_app/hello/docs/", host="localhost").headers["location"] == "/_app/hello/docs"
+
+
+def test_an_app_under_a_path_does_not_speak_for_the_origin_it_shares(server):
+    fields = (("service-worker-allowed", "/"), ("clear-site-data", '"*"'), ("x-kept", "1"))
+    server.runtime.outcomes["x"] = AppResponse(200, fields, b"")
+    own = server.get("/api/x").headers
+    shared = server.get("/_app/hello/api/x", host="localhost").headers
+    assert {"service-worker-allowed", "clear-site-data", "x-kept"} <= set(own)
+    assert "x-kept" in shared
+    assert not {"service-worker-allowed", "clear-site-data"} & set(shared)
 
 
 def test_F60_a_404_has_its_status_and_echoes_nothing(server):

@@ -112,7 +112,7 @@ def deploy(
         before = store.deployments.live(meta.id)
         live = store.deployments.switch(
             written,
-            manifest={"name": wanted, "spa": staged.manifest.spa if spa is None else spa},
+            manifest={"name": meta.name, "spa": staged.manifest.spa if spa is None else spa},
             image_key=key,
             actor=actor,
         )

@@ -114,11 +114,11 @@ class Front:
         if site is None:
             raise not_found()
         if where.path.is_api:
-            await reply.whole(await self._invoke(site, where.path, scope, receive, reply.id))
+            await reply.whole(await self._invoke(site, where, scope, receive, reply.id))
         else:
             await self._file(site, where, scope, reply)
 
-    async def _invoke(self, site: Site, path: SitePath, scope: Scope, receive: Receive, request_id: str) -> Answer:
+    async def _invoke(self, site: Site, where: ToApp, scope: Scope, receive: Receive, request_id: str) -> Answer:
         context = self._context
         if site.deployment is None or await context.sites.entry(site, "api/main.js") is None:
             return plain(404, "not found")
@@ -137,14 +137,14 @@ class Front:
                     )
                     reading = False
                     parsed = await parse_body(body, fields.get("content-type"))
-                    request = _request(scope, path, fields, parsed, request_id)
+                    request = _request(scope, where.path, fields, parsed, request_id)
                     outcome = await context.runtime.handle(site.app_id, request)
         except TimeoutError:
             if reading:
                 raise RefusalError(408, "BODY_TIMEOUT", "the request body took too long", close=True) from None
             outcome = InvocationFailure(FailureKind.TIMEOUT, f"no answer within the window of {context.window:g} s")
         if isinstance(outcome, AppResponse):
-            return Answer(outcome.status, _with_nosniff(outcome.headers), outcome.body)
+            return Answer(outcome.status, _sendable(outcome.headers, shared=bool(where.prefix)), outcome.body)
         if outcome.kind is not FailureKind.NO_HANDLER:
             context.report(site.app_id, request_id, outcome)
         return failed(outcome, request_id)
@@ -190,7 +190,12 @@ def _fields(scope: Scope) -> dict[str, str]:
     return found
 
 
-def _with_nosniff(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+_OWN_ORIGIN = frozenset({"service-worker-allowed", "clear-site-data"})
+
+
+def _sendable(headers: tuple[tuple[str, str], ...], *, shared: bool) -> tuple[tuple[str, str], ...]:
+    if shared:  # under /_app/ all apps and the admin API have one origin, which none of them may speak for
+        headers = tuple(field for field in headers if field[0] not in _OWN_ORIGIN)
     if any(name == "x-content-type-options" for name, _ in headers):
         return headers
     return (*headers, ("x-content-type-options", "nosniff"))
