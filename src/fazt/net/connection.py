@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fazt.core.call import Fields, ResponseHead, Target
 from fazt.errors import FaztError, Reason, StaleConnectionError
 from fazt.net.http1 import ResponseReader
-from fazt.net.link import Link, Owner, forks
+from fazt.net.link import Link, Owner, cause_of, forks
 
 HIGH_WATER = 256 * 1024
 """Bytes of body that may wait unread before the server is made to wait."""
@@ -241,13 +241,14 @@ class Connection(Link):
             self._error = self._error or error
         self._wake()
 
-    def _lose(self, cause: str | None) -> None:
+    def _lose(self, exc: BaseException | None) -> None:
         if not self._busy or self._eof or self._error is not None:
             return
         if not self._reader.done:
-            self._drain()
+            # Linux says EPIPE, not ECONNRESET, when the peer's FIN had come before its RST
+            self._drain(ended=isinstance(exc, BrokenPipeError))
         if not (self._reader.done or self._eof or self._error is not None):
-            self._end(clean=False, cause=cause)
+            self._end(clean=False, cause=cause_of(exc))
 
     def _in_use(self) -> bool:
         return self._busy

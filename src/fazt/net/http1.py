@@ -87,6 +87,7 @@ class ResponseReader:
         "_head_only",
         "_interim",
         "_left",
+        "_lines",
         "_parser",
         "_state",
         "done",
@@ -114,6 +115,7 @@ class ResponseReader:
         self._body: bytearray | None = None
         self._chunks: ChunkedBody | None = None
         self._left = 0
+        self._lines = 0
         self._interim = 0
         self._allowance = MAX_HEAD
         self.head: ResponseHead | None = None
@@ -224,23 +226,31 @@ class ResponseReader:
             held += data
             end = held.find(b"\r\n\r\n", max(0, old - 3)) + 4
             if end == 3:
-                self._check_start(max(0, old - 1))
+                self._check_start(old)
                 return None
             block, rest = bytes(held[:end]), data[end - old :]
             self._block = bytearray()
+            self._lines = 0
         self._allowance -= len(block)
         if self._allowance < 0:
             _refuse_size(f"over {MAX_HEAD} bytes of fields")
         return block, rest
 
-    def _check_start(self, since: int) -> None:
-        """Refuse an unfinished block as soon as it can be seen to be wrong, rather than wait for the deadline."""
+    def _check_start(self, old: int) -> None:
+        """Refuse an unfinished block as soon as it can be seen to be wrong, rather than wait for the deadline.
+
+        Args:
+            old: how much of it was checked before.
+        """
         held = self._block
+        self._lines += held.count(b"\n", old)
+        if self._lines > MAX_FIELDS + 1:
+            _refuse_size(f"more than {MAX_FIELDS} fields")
         if len(held) > self._allowance:
             _refuse_size(f"over {MAX_HEAD} bytes of fields")
         if self._state == _HEAD and not any(held.startswith(line[: len(held)]) for line in _STATUS_LINES):
             _refuse("no HTTP/1 status line")
-        if _WRONG_EARLY.search(held, since):
+        if _WRONG_EARLY.search(held, max(0, old - 1)):
             _refuse("bare CR, bare LF or NUL in the fields")
 
     def _parse(self, block: bytes) -> int:

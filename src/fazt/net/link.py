@@ -117,7 +117,7 @@ class Link(asyncio.Protocol):
     def _end(self, *, clean: bool) -> None:
         raise NotImplementedError
 
-    def _lose(self, cause: str | None) -> None:
+    def _lose(self, exc: BaseException | None) -> None:
         raise NotImplementedError
 
     def _in_use(self) -> bool:
@@ -273,19 +273,21 @@ class Link(asyncio.Protocol):
         if not gone_already:
             self._owner.closed(self)
         self._full = False
-        cause = None if exc is None else str(exc) or type(exc).__name__
         if self._handshaking and self._error is None:
-            self._error = _broken_handshake(cause)
+            self._error = _broken_handshake(cause_of(exc))
         else:
-            self._lose(cause)
+            self._lose(exc)
         self._transport = None
         self._outbox = None
         self._wake()
 
-    def _drain(self) -> None:
+    def _drain(self, *, ended: bool) -> None:
         """Read what the kernel holds of a connection that is being closed: the loop would throw it away.
 
         Writing fails when the server stopped reading; it may have said why (RFC 9112 section 9.3).
+
+        Args:
+            ended: whether the end of the stream counts as the peer's; after a reset the kernel reports one as well.
         """
         taken = 0
         while taken < _MAX_DRAIN and not self._eof and self._error is None:
@@ -296,8 +298,10 @@ class Link(asyncio.Protocol):
             taken += len(data)
             if data:
                 self.data_received(data)
-            else:
+            elif ended:
                 self.eof_received()
+            else:
+                return
 
     def pause_writing(self) -> None:
         """Stop writing: the transport's buffer is full."""
@@ -359,6 +363,11 @@ _LATE = {
     Reason.TLS_HANDSHAKE: "The TLS handshake did not finish in time.",
     Reason.BODY: "The server did not finish its answer in time.",
 }
+
+
+def cause_of(exc: BaseException | None) -> str | None:
+    """Return what ended a connection, for the operator."""
+    return None if exc is None else str(exc) or type(exc).__name__
 
 
 def _broken_handshake(detail: str | None = None) -> FaztError:
