@@ -37,7 +37,6 @@ class Kind(StrEnum):
 class Weight(IntEnum):
     """How much an entry of the activity table matters (spec B.12)."""
 
-    DATA = 5
     DEPLOY = 6
     CONFIG = 7
     SECURITY = 9

@@ -23,6 +23,8 @@ LEAST_SQLITE = (3, 37, 0)
 """STRICT tables."""
 
 Durability = Literal["FULL", "NORMAL"]
+_WAL_KEPT = 16 * 1024 * 1024
+"""Bytes of write-ahead log that stay on disk after a large transaction."""
 
 
 class _Pooled(sqlite3.Connection):
@@ -224,6 +226,7 @@ class Database:
             if self._family == "policy":  # what was removed or rotated is overwritten
                 connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT}")
         except sqlite3.Error:
             connection.close()
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 import time
 import weakref
@@ -19,7 +20,7 @@ from fazt.core.record import CallRecord
 from fazt.errors import StoreError
 from fazt.stores.sqlite.database import Database
 from fazt.stores.sqlite.log_reader import LogReader
-from fazt.stores.sqlite.log_rows import INSERT_CALL, INSERT_LINE, PendingLine, Row, call_row, line_row
+from fazt.stores.sqlite.log_rows import INSERT_CALL, INSERT_LINE, PendingLine, Row, bindable, call_row, line_row
 
 _logger = logging.getLogger("fazt.log")
 _GAP = 0.02
@@ -224,6 +225,23 @@ class NetLog(LogReader):
         self._told_calls, self._told_lines = shed_calls, shed_lines
 
     def _insert(self, calls: list[Row], lines: list[Row], shed_calls: int, shed_lines: int) -> None:
+        try:
+            self._insert_rows(calls, lines, shed_calls, shed_lines)
+        except (OverflowError, UnicodeEncodeError):
+            self._insert_fitting(calls, lines, shed_calls, shed_lines)
+        except StoreError as error:
+            if not isinstance(error.__cause__, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+                raise
+            self._insert_fitting(calls, lines, shed_calls, shed_lines)
+
+    def _insert_fitting(self, calls: list[Row], lines: list[Row], shed_calls: int, shed_lines: int) -> None:
+        """Write all but the rows that SQLite cannot take: one bad record costs only itself."""
+        good_calls, good_lines = list(filter(bindable, calls)), list(filter(bindable, lines))
+        lost = len(calls) + len(lines) - len(good_calls) - len(good_lines)
+        _logger.error("%d rows of the log could not be written", lost)
+        self._insert_rows(good_calls, good_lines, shed_calls, shed_lines)
+
+    def _insert_rows(self, calls: list[Row], lines: list[Row], shed_calls: int, shed_lines: int) -> None:
         with self._database.write() as connection:
             connection.executemany(INSERT_CALL, calls)
             connection.executemany(INSERT_LINE, lines)
@@ -234,9 +252,12 @@ class NetLog(LogReader):
             )
             for table, keep in (("calls", self._max_rows), ("lines", self._max_rows), ("drops", _KEPT_DROPS)):
                 # Rows go at the old end only, so ids have no gaps and count the rows.
+                # Two queries in one: min and max together would read the whole table.
                 low, high = connection.execute(
-                    f"SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM {table}"  # noqa: S608 - our own names
+                    f"SELECT (SELECT min(id) FROM {table}), (SELECT max(id) FROM {table})"  # noqa: S608 - our own names
                 ).fetchone()
+                if low is None:
+                    continue
                 if high - low >= keep:
                     upto = min(high - keep, low + _TRIM_AT_ONCE)
                     connection.execute(f"DELETE FROM {table} WHERE id <= ?", (upto,))  # noqa: S608

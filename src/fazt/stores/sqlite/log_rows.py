@@ -25,12 +25,32 @@ _QUERY = re.compile(r"[?#]")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-INSERT_CALL = (
-    "INSERT INTO calls (call_id, ts, app, door, method, scheme, host, port, path, status, code, reason, duration_ms, "
-    "request_bytes, response_bytes, cache, redirects, rule_id, revision, auth, scrubbed, address, address_class, hop, "
-    "detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS = (
+    "call_id",
+    "ts",
+    "app",
+    "door",
+    "method",
+    "scheme",
+    "host",
+    "port",
+    "path",
+    "status",
+    "code",
+    "reason",
+    "duration_ms",
+    "request_bytes",
+    "response_bytes",
+    "cache",
+    "rule_id",
+    "revision",
+    "address",
+    "extra",
 )
+INSERT_CALL = f"INSERT INTO calls ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 INSERT_LINE = "INSERT INTO lines (ts, app, level, message, invocation) VALUES (?, ?, ?, ?, ?)"
+
+_LONE = re.compile("[\ud800-\udfff]")
 
 Row = tuple[str | int | float | None, ...]
 
@@ -69,35 +89,41 @@ class PendingLine:
 
 
 def call_row(record: CallRecord) -> Row:
-    """Build the row of a record, in the order of `INSERT_CALL`."""
-    redirects = [[hop.status, printable(_without_query(hop.url), PATH_CAP)] for hop in record.redirects]
+    """Build the row of a record, in the order of `INSERT_CALL`.
+
+    Runs once for every call, so it only escapes what somebody else wrote; whether SQLite takes the rest is seen when
+    it is written (`bindable`).
+    """
+    path = record.path
+    if "?" in path or "#" in path:
+        path = _without_query(path)
     return (
-        printable(record.call_id, NAME_CAP),
-        float(record.ts),
-        printable(record.app, NAME_CAP),
-        printable(record.door, NAME_CAP),
+        record.call_id,
+        record.ts,
+        record.app,
+        record.door,
         printable(record.method, NAME_CAP),
-        printable(record.scheme, NAME_CAP),
+        record.scheme,
         printable(record.host, NAME_CAP),
-        _whole(record.port),
-        printable(_without_query(record.path), PATH_CAP),
-        None if record.status is None else _whole(record.status),
-        _maybe(record.code, NAME_CAP),
-        _maybe(record.reason, NAME_CAP),
-        float(record.duration_ms),
-        _whole(record.request_bytes),
-        _whole(record.response_bytes),
-        printable(record.cache, NAME_CAP),
-        json.dumps(redirects) if redirects else "[]",
-        _maybe(record.rule_id, NAME_CAP),
-        _whole(record.revision),
-        _maybe(record.auth, NAME_CAP),
-        _whole(record.scrubbed),
-        _maybe(record.address, NAME_CAP),
-        _maybe(record.address_class, NAME_CAP),
-        None if record.hop is None else _whole(record.hop),
-        _maybe(record.detail, DETAIL_CAP),
+        record.port,
+        printable(path, PATH_CAP),
+        record.status,
+        record.code,
+        record.reason,
+        record.duration_ms,
+        record.request_bytes,
+        record.response_bytes,
+        record.cache,
+        record.rule_id,
+        record.revision,
+        record.address,
+        _extra(record),
     )
+
+
+def bindable(row: tuple[object, ...]) -> bool:
+    """Tell whether SQLite takes every value of a row."""
+    return all(map(_bindable, row))
 
 
 def line_row(line: PendingLine) -> Row:
@@ -111,32 +137,11 @@ def line_row(line: PendingLine) -> Row:
 
 def logged_call(row: sqlite3.Row) -> LoggedCall:
     """Read a row of `calls`."""
+    extra = json.loads(row["extra"]) if row["extra"] is not None else {}
     record = CallRecord(
-        call_id=row["call_id"],
-        ts=row["ts"],
-        app=row["app"],
-        door=row["door"],
-        method=row["method"],
-        scheme=row["scheme"],
-        host=row["host"],
-        port=row["port"],
-        path=row["path"],
-        status=row["status"],
-        code=row["code"],
-        reason=row["reason"],
-        duration_ms=row["duration_ms"],
-        request_bytes=row["request_bytes"],
-        response_bytes=row["response_bytes"],
-        cache=row["cache"],
-        redirects=[Hop(status, url) for status, url in json.loads(row["redirects"])],
-        rule_id=row["rule_id"],
-        revision=row["revision"],
-        auth=row["auth"],
-        scrubbed=row["scrubbed"],
-        address=row["address"],
-        address_class=row["address_class"],
-        hop=row["hop"],
-        detail=row["detail"],
+        **{name: row[name] for name in _COLUMNS[:-1]},
+        redirects=[Hop(status, url) for status, url in extra.pop("redirects", ())],
+        **extra,
     )
     return LoggedCall(row["id"], record)
 
@@ -156,8 +161,19 @@ def printable(text: str, cap: int) -> str:
     return escaped if len(escaped) <= cap else escaped[: cap - 1] + "…"
 
 
-def _maybe(text: str | None, cap: int) -> str | None:
-    return None if text is None else printable(text, cap)
+def _extra(record: CallRecord) -> str | None:
+    """Return the fields that most calls don't have, as JSON."""
+    if not (record.redirects or record.auth or record.scrubbed or record.address_class or record.hop or record.detail):
+        return None
+    extra: dict[str, object] = {
+        "redirects": [(hop.status, printable(_without_query(hop.url), PATH_CAP)) for hop in record.redirects],
+        "auth": record.auth and printable(record.auth, NAME_CAP),
+        "scrubbed": record.scrubbed,
+        "address_class": record.address_class,
+        "hop": record.hop,
+        "detail": record.detail and printable(record.detail, DETAIL_CAP),
+    }
+    return json.dumps({name: value for name, value in extra.items() if value})
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -169,5 +185,15 @@ def _without_query(text: str) -> str:
     return _QUERY.split(text, maxsplit=1)[0]
 
 
-def _whole(number: float) -> int:
-    return max(-_MOST, min(int(number), _MOST))
+def _bindable(value: object) -> bool:
+    match value:
+        case None:
+            return True
+        case str():
+            return value.isascii() or _LONE.search(value) is None
+        case int():
+            return -_MOST <= value <= _MOST
+        case float():
+            return value == value  # SQLite would store NaN as NULL
+        case _:
+            return False

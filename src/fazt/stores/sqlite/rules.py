@@ -16,15 +16,19 @@ from fazt.stores.sqlite.database import Database
 
 _SHOWN = 20
 _KEY = "scope = ? AND pattern = ? AND action = ? AND scheme = ? AND port = ? AND methods = ? AND path = ?"
-_UPSERT = """
-INSERT INTO rules (id, scope, action, scheme, pattern, port, methods, path, path_encoded_slash, rate, burst,
-    timeout_ms, max_response, cache_ttl, inject, addresses, created_at, updated_at)
+_COLUMNS = (
+    "id, scope, action, scheme, pattern, port, methods, path, path_encoded_slash, rate, burst, "
+    "timeout_ms, max_response, cache_ttl, inject, addresses, created_at, updated_at"
+)
+_SELECT = f"SELECT {_COLUMNS} FROM rules"  # noqa: S608 - constants, here and below
+_UPSERT = f"""
+INSERT INTO rules ({_COLUMNS})
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (scope, pattern, action, scheme, port, methods, path) DO UPDATE SET
     path_encoded_slash = excluded.path_encoded_slash, rate = excluded.rate, burst = excluded.burst,
     timeout_ms = excluded.timeout_ms, max_response = excluded.max_response, cache_ttl = excluded.cache_ttl,
     inject = excluded.inject, addresses = excluded.addresses, updated_at = excluded.updated_at
-"""
+"""  # noqa: S608
 
 
 class Rules:
@@ -115,7 +119,7 @@ class Rules:
         gone = []
         with self._policy.write() as connection:
             for rule_id in dict.fromkeys(ids):
-                row = connection.execute("SELECT * FROM rules WHERE id = ?", (rule_id,)).fetchone()
+                row = connection.execute(f"{_SELECT} WHERE id = ?", (rule_id,)).fetchone()
                 if row is None:
                     raise NotFoundError(
                         f"there is no rule {rule_id!r}", hint="`fazt net list` shows the ones there are"
@@ -136,7 +140,7 @@ class Rules:
         """
         with self._policy.read() as connection:
             rows = connection.execute(
-                "SELECT * FROM rules WHERE ? IS NULL OR scope = ? OR scope = '' "
+                f"{_SELECT} WHERE ? IS NULL OR scope = ? OR scope = '' "
                 "ORDER BY pattern, scope, action, scheme DESC, port, methods, path",
                 (app, app),
             ).fetchall()
@@ -167,18 +171,18 @@ class Rules:
 
 def all_rules(connection: sqlite3.Connection) -> Iterable[Rule]:
     """Yield every rule; in a read transaction."""
-    return map(_rule, connection.execute("SELECT * FROM rules"))
+    return map(_rule, connection.execute(_SELECT))
 
 
 def rules_of(connection: sqlite3.Connection, scope: str, pattern: str) -> Sequence[Rule]:
     """Return the rules of one host in one scope; in a transaction."""
-    rows = connection.execute("SELECT * FROM rules WHERE scope = ? AND pattern = ?", (scope, pattern)).fetchall()
+    rows = connection.execute(f"{_SELECT} WHERE scope = ? AND pattern = ?", (scope, pattern)).fetchall()
     return [_rule(row) for row in rows]
 
 
 def _same_key(connection: sqlite3.Connection, rule: Rule) -> Rule | None:
     key = (rule.scope, rule.pattern, rule.action, rule.scheme, rule.port, _methods(rule), rule.path)
-    row = connection.execute(f"SELECT * FROM rules WHERE {_KEY}", key).fetchone()  # noqa: S608 - a constant
+    row = connection.execute(f"{_SELECT} WHERE {_KEY}", key).fetchone()
     return None if row is None else _rule(row)
 
 
@@ -210,26 +214,45 @@ def _values(rule: Rule, now: float) -> tuple[str | int | float, ...]:
 
 
 def _rule(row: sqlite3.Row) -> Rule:
-    methods = row["methods"]
-    addresses = row["addresses"]
+    # By position: looking columns up by name takes half the time of loading a hundred thousand rules.
+    (
+        rule_id,
+        scope,
+        action,
+        scheme,
+        pattern,
+        port,
+        methods,
+        path,
+        encoded_slash,
+        rate,
+        burst,
+        timeout_ms,
+        max_response,
+        cache_ttl,
+        inject,
+        addresses,
+        created_at,
+        _,
+    ) = row
     return Rule(
-        id=row["id"],
-        scope=row["scope"],
-        action=row["action"],
-        scheme=row["scheme"],
-        pattern=row["pattern"],
-        port=row["port"],
+        id=rule_id,
+        scope=scope,
+        action=action,
+        scheme=scheme,
+        pattern=pattern,
+        port=port,
         methods=frozenset(methods.split(",")) if methods else frozenset(),
-        path=row["path"],
-        rate=row["rate"],
-        burst=row["burst"],
-        timeout_ms=row["timeout_ms"],
-        max_response=row["max_response"],
-        cache_ttl=row["cache_ttl"],
-        inject=row["inject"],
+        path=path,
+        rate=rate,
+        burst=burst,
+        timeout_ms=timeout_ms,
+        max_response=max_response,
+        cache_ttl=cache_ttl,
+        inject=inject,
         addresses=tuple(json.loads(addresses)) if addresses != "[]" else (),
-        path_encoded_slash=bool(row["path_encoded_slash"]),
-        created_at=row["created_at"],
+        path_encoded_slash=bool(encoded_slash),
+        created_at=created_at,
     )
 
 
