@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -151,9 +152,10 @@ class AsyncEngine:
         self.wire = wire
         self.vault = vault
         self.sink = sink
-        self.slots = slots if slots is not None else Slots()
-        self.buckets = buckets if buckets is not None else Buckets()
-        self.cache = cache if cache is not None else ResponseCache()
+        # a lock of C costs less than a context manager of Python that does nothing
+        self.slots = slots if slots is not None else Slots(threading.Lock())
+        self.buckets = buckets if buckets is not None else Buckets(threading.Lock())
+        self.cache = cache if cache is not None else ResponseCache(lock=threading.Lock())
         self.flights = flights if flights is not None else Flights()
         self.clock = clock
         self.wall = wall
@@ -180,24 +182,40 @@ class AsyncEngine:
             invocation=invocation,
         )
         error: BaseException | None = None
+        answer: Any = None
+        failure: FaztError | None = None
         try:
-            effect: Effect = steps.send(None)
             while True:
+                effect: Effect = steps.send(answer) if failure is None else steps.throw(failure)
+                answer = failure = None
+                kind = type(effect)
                 try:
-                    answer = await self._carry_out(effect, lease)
-                except FaztError as failure:
-                    effect = steps.throw(failure)
+                    # the common effects first; a coroutine for each would cost as much as what it does
+                    if kind is EnterSlot:
+                        self._enter(effect, lease)  # type: ignore[arg-type]
+                    elif kind is Connect:
+                        await self._connect(effect, lease)  # type: ignore[arg-type]
+                    elif kind is Send:
+                        answer = await self._send(effect, lease)  # type: ignore[arg-type]
+                    elif kind is Read:
+                        answer = await self._read(effect, lease)  # type: ignore[arg-type]
+                    elif kind is LookUp:
+                        answer = self._cached(effect)  # type: ignore[arg-type]
+                        if answer is None and self.cache.enabled:
+                            answer = await self._join(effect, lease)  # type: ignore[arg-type]
+                    else:
+                        self._at_once(effect, lease)
+                except FaztError as refused:
+                    failure = refused
                 except Exception as fault:  # noqa: BLE001 - a bug or a broken store must still end as a coded error
-                    effect = steps.throw(_coded(fault))
-                else:
-                    effect = steps.send(answer)
+                    failure = _coded(fault)
         except StopIteration as stop:
             response: Response = stop.value
             lease.let_go()
             return response
-        except FaztError as failure:
-            failure.call_id = record.call_id
-            error = failure
+        except FaztError as refused:
+            refused.call_id = record.call_id
+            error = refused
             raise
         except Exception as fault:  # noqa: BLE001 - same edge, for a fault of the pipeline itself
             coded = _coded(fault)
@@ -210,37 +228,31 @@ class AsyncEngine:
         finally:
             lease.end(error)
 
-    async def _carry_out(self, effect: Effect, lease: Lease) -> Any:
+    def _enter(self, asked: EnterSlot, lease: Lease) -> None:
+        if asked.app_cap is not None or asked.global_cap is not None:
+            self.slots.acquire(asked.app, app_cap=asked.app_cap, global_cap=asked.global_cap)
+            lease.slot = asked.app
+
+    def _at_once(self, effect: Effect, lease: Lease) -> None:
         match effect:
-            case Connect(target, deadline, fresh):
-                if fresh and lease.connection is not None:
-                    stale, lease.connection = lease.connection, None
-                    stale.abort()
-                connection = await self.wire.acquire(target, deadline=deadline, on_attempt=lease.attempted, fresh=fresh)
-                lease.connection = connection
-                lease.record.address = connection.address
-                return None
-            case Send():
-                return await self._send(effect, lease)
-            case Read(cap, deadline):
-                return await self._read(cap, deadline, lease)
-            case EnterSlot(app, app_cap, global_cap):
-                if app_cap is not None or global_cap is not None:
-                    self.slots.acquire(app, app_cap=app_cap, global_cap=global_cap)
-                    lease.slot = app
-                return None
             case TakeToken(key, rate, burst):
                 self.buckets.take(key, rate_per_min=rate, burst=burst, now=self.clock())
                 lease.open_token = key
-                return None
-            case LookUp():
-                return await self._look_up(effect, lease)
             case Fill(request, ttl, head, body):
                 self.cache.store(request, ttl=ttl, head=head, body=body, now=self.clock(), generation=lease.generation)
-                return None
             case Discard():
                 lease.let_go()
-                return None
+            case _:
+                raise AssertionError(effect)
+
+    async def _connect(self, asked: Connect, lease: Lease) -> None:
+        if asked.fresh and lease.connection is not None:
+            stale, lease.connection = lease.connection, None
+            stale.abort()
+        lease.connection = connection = await self.wire.acquire(
+            asked.target, deadline=asked.deadline, on_attempt=lease.attempted, fresh=asked.fresh
+        )
+        lease.record.address = connection.address
 
     async def _send(self, order: Send, lease: Lease) -> ResponseHead:
         connection = lease.connection
@@ -263,10 +275,10 @@ class AsyncEngine:
         lease.record.scrubbed += hits
         return ResponseHead(head.status, fields)
 
-    async def _read(self, cap: int, deadline: float, lease: Lease) -> bytes:
+    async def _read(self, asked: Read, lease: Lease) -> bytes:
         connection = lease.connection
         assert connection is not None
-        body = await connection.read(cap=cap, deadline=deadline)
+        body = await connection.read(cap=asked.cap, deadline=asked.deadline)
         lease.let_go()
         if lease.scrubber is not None:
             body, hits = lease.scrubber.scrub(body)
@@ -284,10 +296,8 @@ class AsyncEngine:
             scrubber = self._scrubbers[lease.values] = Scrubber(lease.values)
         lease.scrubber = scrubber
 
-    async def _look_up(self, asked: LookUp, lease: Lease) -> CachedResponse | None:
-        found = self._cached(asked)
-        if found is not None or not self.cache.enabled:
-            return found
+    async def _join(self, asked: LookUp, lease: Lease) -> CachedResponse | None:
+        """Ask the network for all who ask the same (None), or wait for the one who does."""
         flight = self.flights.begin((asked.request, asked.ttl))
         if flight.leader:
             lease.flight = flight

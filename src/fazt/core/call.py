@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from fazt.core.headers import content_coding
 from fazt.core.url import Url
 
 Door = Literal["functions", "client", "proxy", "cli"]
@@ -45,8 +46,7 @@ class Request:
         return f"<Request {self.method!r} app={self.app!r} door={self.door} headers={len(self.headers)} body={size}B>"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where a connection goes and under which grant: the key of the pool.
 
     Two calls share a connection only if every field is equal: same origin, same app, same TLS configuration,
@@ -91,12 +91,16 @@ class Response:
     call_id: str
     redirects: tuple[Hop, ...] = ()
     cache: str = ""
-    content_coding: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether the status is 200 to 299."""
         return 200 <= self.status <= 299
+
+    @property
+    def content_coding(self) -> str:
+        """The codings that the response declares, "" when its body is as it is (`identity` is all that was asked)."""
+        return content_coding(self.headers)
 
     @property
     def redirected(self) -> bool:

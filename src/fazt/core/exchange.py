@@ -19,8 +19,8 @@ from fazt.core.effects import Connect, Discard, Effect, EnterSlot, Fill, LookUp,
 from fazt.core.injection import Injection, plan
 from fazt.core.ratelimit import effective
 from fazt.core.record import CallRecord
-from fazt.core.redirects import Final, Follow, Leg, follow
-from fazt.core.rules import Allowed, Refused, Rule
+from fazt.core.redirects import STATUSES, Final, Follow, Leg, follow
+from fazt.core.rules import Allowed, Rule
 from fazt.core.url import Url, parse_url
 from fazt.errors import FaztError, Reason, StaleConnectionError
 
@@ -48,12 +48,11 @@ def judge_rule(policy: Policy, *, app: str, url: Url, method: str) -> Rule:
     """
     if app and app not in policy.apps:
         raise FaztError(Reason.HOST_NOT_GRANTED, _REFUSALS[Reason.HOST_NOT_GRANTED], detail="no such app")
-    match policy.rules.decide(app=app, url=url, method=method):
-        case Allowed(rule=rule):
-            return rule
-        case Refused(reason=reason, rule=rule, detail=detail):
-            where = f"rule {rule.id}: {detail}" if rule is not None else detail
-            raise FaztError(reason, _REFUSALS.get(reason, "the request is not allowed"), detail=where)
+    found = policy.rules.decide(app=app, url=url, method=method)
+    if isinstance(found, Allowed):
+        return found.rule
+    where = f"rule {found.rule.id}: {found.detail}" if found.rule is not None else found.detail
+    raise FaztError(found.reason, _REFUSALS.get(found.reason, "the request is not allowed"), detail=where)
 
 
 def secret_for(policy: Policy, *, app: str, name: str, url: Url) -> SecretMeta:
@@ -115,13 +114,12 @@ def exchange(
     if request.invalid is not None:
         raise FaztError(Reason.BAD_OPTION, request.invalid)
     url = parse_url(request.url)
-    _note(record, url)
-    method = fields_of.method(request.method)
-    record.method = method
-    leg = Leg(method=method, url=url, headers=request.headers, body=request.body, keep_secret=True)
-    record.request_bytes = len(leg.body or b"")
+    record.scheme, record.host, record.port, record.path = url.scheme, url.host, url.port, url.path
+    record.method = method = fields_of.method(request.method)
+    record.request_bytes = len(request.body) if request.body is not None else 0
     record.auth = request.auth
-    visited = {(method, str(url))}
+    leg = Leg(method, url, request.headers, request.body, True)
+    visited: set[tuple[str, str]] = set()
     hops: list[Hop] = []
     deadline = 0.0
     cap: int | None = None
@@ -131,11 +129,9 @@ def exchange(
         try:
             rule = judge_rule(policy, app=request.app, url=leg.url, method=leg.method)
             record.rule_id = rule.id
-            if max(len(leg.body or b""), request.body_size) > profile.max_request:
-                raise FaztError(
-                    Reason.REQUEST_BODY, f"the request body is larger than the limit of {profile.max_request} bytes"
-                )
-            name = (request.auth if leg.keep_secret else None) or rule.inject or None
+            if leg.body is not None:
+                _check_size(max(len(leg.body), request.body_size), profile.max_request)
+            name = (request.auth if leg.keep_secret else None) or rule.inject
             meta = secret_for(policy, app=request.app, name=name, url=leg.url) if name else None
             injection: Injection | None = None
             if meta is not None:
@@ -144,21 +140,16 @@ def exchange(
                 injection = plan(meta)
                 if injection.parameter is not None:
                     secret_params.add(injection.parameter)
-            sent = fields_of.sanitise(leg.headers, secret_header=injection.header if injection is not None else None)
-            sent = fields_of.with_defaults(sent, version=__version__)
+            sent = fields_of.to_send(leg.headers, injection.header if injection is not None else None, __version__)
             if not hops:
                 deadline = now + call_timeout(
-                    now,
-                    invocation,
-                    option_ms=request.timeout_ms,
-                    rule_ms=rule.timeout_ms,
-                    limit_ms=profile.call_ms,
+                    now, invocation, option_ms=request.timeout_ms, rule_ms=rule.timeout_ms, limit_ms=profile.call_ms
                 )
             cap = response_cap(
                 rule=rule.max_response, limit=profile.max_response, hard=profile.hard_response, earlier=cap
             )
             lookup: CacheRequest | None = None
-            if not hops and rule.cache_ttl > 0 and profile.cacheable:
+            if rule.cache_ttl > 0 and profile.cacheable and not hops:
                 lookup = CacheRequest.of(
                     app=request.app,
                     method=leg.method,
@@ -168,22 +159,22 @@ def exchange(
                     auth=meta is not None,
                     sensitive=policy.secret_headers,
                 )
-            if lookup is not None:
-                record.cache = "miss"
-                stored = yield LookUp(lookup, rule.cache_ttl, deadline, cap)
-                if stored is not None:
-                    record.cache = "hit"
-                    record.status = stored.status
-                    record.response_bytes = len(stored.body)
-                    return _response(record, leg.url, ResponseHead(stored.status, stored.headers), stored.body, hops)
+                if lookup is not None:
+                    record.cache = "miss"
+                    stored = yield LookUp(lookup, rule.cache_ttl, deadline, cap)
+                    if stored is not None:
+                        record.cache = "hit"
+                        record.status = stored.status
+                        record.response_bytes = len(stored.body)
+                        return Response(stored.status, stored.headers, stored.body, leg.url, record.call_id, (), "hit")
             if not hops:
                 yield EnterSlot(request.app, profile.app_slots, profile.global_slots)
-            rate, burst = effective(rule.rate, rule.burst, default_rate=profile.rate, default_burst=profile.burst)
-            if rate > 0:
+            if rule.rate or profile.rate:
+                rate, burst = effective(rule.rate, rule.burst, default_rate=profile.rate, default_burst=profile.burst)
                 yield TakeToken((rule.scope, rule.pattern), rate, burst)
             target = Target(leg.url.scheme, leg.url.host, leg.url.port, request.app, tls, rule.addresses)
             order = Send(leg.method, leg.url, sent, leg.body, injection, deadline)
-            yield Connect(target, deadline)
+            yield Connect(target, deadline, False)
             head: ResponseHead | None = None
             try:
                 head = yield order
@@ -193,31 +184,31 @@ def exchange(
             if head is None:
                 yield Connect(target, deadline, True)
                 head = yield order
-            assert head is not None
+                assert head is not None
             record.status = head.status
-            step = follow(
-                leg,
-                head,
-                followed=len(hops),
-                limit=profile.max_redirects,
-                visited=visited,
-                secret_headers=policy.secret_headers,
-                secret_params=secret_params,
-                secret_used=used_secret,
-            )
-            match step:
-                case Final():
-                    body: bytes = yield Read(cap, deadline)
-                    record.response_bytes = len(body)
-                    if lookup is not None and not hops:
-                        yield Fill(lookup, rule.cache_ttl, head, body)
-                    return _response(record, leg.url, head, body, hops)
-                case Follow(leg=next_leg):
-                    hops.append(Hop(head.status, next_leg.url.redacted()))
-                    record.redirects = hops
-                    record.status = None
-                    visited.add((next_leg.method, str(next_leg.url)))
-                    leg = next_leg
+            step: Final | Follow | None = None
+            if head.status in STATUSES:
+                visited.add((leg.method, str(leg.url)))
+                step = follow(
+                    leg,
+                    head,
+                    followed=len(hops),
+                    limit=profile.max_redirects,
+                    visited=visited,
+                    secret_headers=policy.secret_headers,
+                    secret_params=secret_params,
+                    secret_used=used_secret,
+                )
+            if not isinstance(step, Follow):
+                body: bytes = yield Read(cap, deadline)
+                record.response_bytes = len(body)
+                if lookup is not None and not hops:
+                    yield Fill(lookup, rule.cache_ttl, head, body)
+                return Response(head.status, head.headers, body, leg.url, record.call_id, tuple(hops), record.cache)
+            leg = step.leg
+            hops.append(Hop(head.status, leg.url.redacted()))
+            record.redirects = hops
+            record.status = None
         except FaztError as error:
             if hops and error.hop is None:
                 error.hop = len(hops)
@@ -225,18 +216,6 @@ def exchange(
         yield Discard()
 
 
-def _note(record: CallRecord, url: Url) -> None:
-    record.scheme, record.host, record.port, record.path = url.scheme, url.host, url.port, url.path
-
-
-def _response(record: CallRecord, url: Url, head: ResponseHead, body: bytes, hops: list[Hop]) -> Response:
-    return Response(
-        status=head.status,
-        headers=head.headers,
-        body=body,
-        url=url,
-        call_id=record.call_id,
-        redirects=tuple(hops),
-        cache=record.cache,
-        content_coding=fields_of.content_coding(head.headers),
-    )
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise FaztError(Reason.REQUEST_BODY, f"the request body is larger than the limit of {limit} bytes")

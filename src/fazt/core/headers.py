@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from fazt.core.call import Fields
 from fazt.errors import FaztError, Reason
+
+if TYPE_CHECKING:
+    from fazt.core.call import Fields
 
 MAX_FIELDS: Final = 128
 """Most fields a request may carry."""
@@ -139,6 +141,18 @@ def with_defaults(fields: Fields, *, version: str) -> Fields:
     if "accept" not in names:
         added.append(("Accept", "*/*"))
     return (*fields, *added) if added else fields
+
+
+def to_send(fields: Fields, secret_header: str | None, version: str) -> Fields:
+    """Return the fields as they go out: `sanitise`, then `with_defaults`."""
+    if not fields:  # most scripts set none
+        return _bare(version)
+    return with_defaults(sanitise(fields, secret_header=secret_header), version=version)
+
+
+@lru_cache(maxsize=2)
+def _bare(version: str) -> Fields:
+    return with_defaults(sanitise(()), version=version)
 
 
 def values(fields: Fields, name: str) -> list[str]:

@@ -7,7 +7,8 @@ the caller sends the new `Leg` through URL gate, rules and secret scope again.
 from __future__ import annotations
 
 from collections.abc import Collection, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from fazt.core import headers as fields_of
 from fazt.core.call import Fields, ResponseHead
@@ -21,8 +22,7 @@ STATUSES = frozenset({301, 302, 303, 307, 308})
 _CREDENTIALS = frozenset({"authorization", "cookie", "cookie2"})
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(NamedTuple):
     """One request of a call: the first, or one after a redirect.
 
     Args:
@@ -35,9 +35,12 @@ class Leg:
 
     method: str
     url: Url
-    headers: Fields = field(repr=False)
-    body: bytes | None = field(repr=False)
+    headers: Fields
+    body: bytes | None
     keep_secret: bool
+
+    def __repr__(self) -> str:  # headers and body may hold credentials
+        return f"<Leg {self.method} {self.url!r}>"
 
 
 @dataclass(frozen=True, slots=True)

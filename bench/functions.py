@@ -1,0 +1,1 @@
+"""Rows of functions: placeholder until the workers land."""
