@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from fazt.cli.output import examples
 
-@click.command(epilog="\b\nExample:\n  fazt demo")
+
+@click.command(epilog=examples("fazt demo"))
 def demo() -> int:
     """Watch a deployed app call a real HTTPS upstream, and see what it may not do.
 

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fazt.cli.base import (
+from fazt.cli import netlog
+from fazt.cli.options import (
     actor,
+    app_filter,
     app_option,
     app_scope,
     data_option,
+    group,
     json_option,
     names_of,
     net_options,
     opened,
-    print_json,
-    printable,
+    scope_name,
     settings,
-    table,
-    when,
 )
+from fazt.cli.output import examples, note, plural, print_json, say, table, warn, when
 from fazt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fazt.core.rules import Rule
     from fazt.stores.sqlite.store import Store
 
-
-@click.group()
-def net() -> None:
-    """Rules that say where calls may go, and the log of calls."""
+net = group("net", "Rules that say where calls may go, and the log of calls.")
+net.add_command(netlog.logs)
+net.add_command(netlog.stats)
+_RULE_ID = re.compile(r"r_[0-9a-f]{12}")
 
 
 def _target_options(command: Any) -> Any:
@@ -46,13 +48,23 @@ def _target_options(command: Any) -> Any:
 
 
 @net.command(
-    epilog="\b\nExamples:\n  fazt net allow api.github.com\n  fazt net allow '*.example.com' --app shop --rate 60"
-    "\n  fazt net allow https://intranet.corp:8443 --address 10.1.2.0/24 --method GET --path /v1"
+    epilog=examples(
+        "fazt net allow api.github.com",
+        "fazt net allow '*.example.com' --app shop --rate 60",
+        "fazt net allow https://intranet.example:8443 --address 10.1.2.0/24 --method GET --path /v1",
+        "fazt net allow api.github.com --rate 0",
+    )
 )
 @click.argument("target")
 @app_option
 @_target_options
-@click.option("--address", "addresses", multiple=True, metavar="CIDR", help="Private range it may resolve to.")
+@click.option(
+    "--address",
+    "addresses",
+    multiple=True,
+    metavar="CIDR",
+    help="Private range it may resolve to. Repeatable; 'none' takes them back.",
+)
 @click.option("--http", "--no-https", "http", is_flag=True, help="Allow plain http beside https.")
 @click.option("--rate", type=int, metavar="N", help="Requests a minute (0: the default).")
 @click.option("--burst", type=int, metavar="N", help="Requests that may come at once (0: the default).")
@@ -61,11 +73,15 @@ def _target_options(command: Any) -> Any:
 @click.option("--cache-ttl", type=int, metavar="S", help="Keep responses that long (0: don't).")
 @click.option("--inject", metavar="NAME", help="Send this secret with every call ('' to stop).")
 @click.option("--shared-suffix", is_flag=True, help="Allow a wildcard over a suffix that strangers share.")
-@click.option("--path-encoded-slash", is_flag=True, default=None, help="Let %2f in a path count as a slash.")
+@click.option(
+    "--path-encoded-slash/--no-path-encoded-slash", default=None, help="Let %2f in a path count as a slash, or not."
+)
 @json_option
 @data_option
 @click.pass_context
-def allow(ctx: click.Context, target: str, app_name: str | None, as_json: bool, data: str | None, **given: Any) -> None:
+def allow(
+    ctx: click.Context, /, target: str, app_name: str | None, as_json: bool, data: str | None, **given: Any
+) -> None:
     """Allow calls to TARGET: DOMAIN, *.DOMAIN, or an origin such as https://host:8443.
 
     DOMAIN means https on port 443. Running it again with other settings changes those and keeps the rest.
@@ -74,22 +90,25 @@ def allow(ctx: click.Context, target: str, app_name: str | None, as_json: bool, 
 
     given["addresses"] = given["addresses"] or None
     rules_of.expand_target(target, scope="", **given)  # a target that cannot be used makes no app either
+    named = rules_of.given(given)
     with opened(ctx, data) as store:
         scope = app_scope(store, app_name, create=True)
-        wanted = rules_of.expand_target(target, scope=scope, **given)
-        _check_effect(store, wanted, scope)
-        stored = store.rules.allow(wanted, rules_of.given(given), actor=actor())
+        stored = store.rules.allow(rules_of.expand_target(target, scope=scope, **given), named, actor=actor())
         _say_stored(store, stored, as_json, verb="Allowed")
+        for text in _without_effect(store, stored[0], named):
+            warn(text)
 
 
-@net.command(epilog="\b\nExamples:\n  fazt net deny tracker.example\n  fazt net deny '*.internal.example' --app shop")
+@net.command(epilog=examples("fazt net deny tracker.example", "fazt net deny '*.internal.example' --app shop"))
 @click.argument("target")
 @app_option
 @_target_options
 @json_option
 @data_option
 @click.pass_context
-def deny(ctx: click.Context, target: str, app_name: str | None, as_json: bool, data: str | None, **given: Any) -> None:
+def deny(
+    ctx: click.Context, /, target: str, app_name: str | None, as_json: bool, data: str | None, **given: Any
+) -> None:
     """Deny calls to TARGET, whatever is allowed. A bare DOMAIN denies every scheme and port."""
     from fazt.core.rules import expand_target
 
@@ -100,45 +119,57 @@ def deny(ctx: click.Context, target: str, app_name: str | None, as_json: bool, d
         _say_stored(store, stored, as_json, verb="Denied")
 
 
-def _check_effect(store: Store, rules: Any, scope: str) -> None:
-    """Warn of settings that cannot take effect (F22)."""
-    net_limits = store.limits.show(scope).net
-    for rule in rules:
-        if rule.cache_ttl and not (net_limits.cache_max_items and net_limits.cache_max_bytes):
-            click.echo(
-                "warning: --cache-ttl has no effect while the cache is off; switch it on: "
-                "fazt limits set net.cache_max_items 1000 && fazt limits set net.cache_max_bytes 10485760",
-                err=True,
+def _without_effect(store: Store, rule: Rule, named: frozenset[str]) -> list[str]:
+    """Return what to tell of settings that cannot take effect as things are (F22)."""
+    limits = store.limits.show(rule.scope)
+    found = []
+    if "cache_ttl" in named and rule.cache_ttl:
+        if not (limits.net.cache_max_items and limits.net.cache_max_bytes):
+            found.append(
+                "--cache-ttl has no effect while the cache is off; switch it on: "
+                "fazt limits set net.cache_max_items 1000 && fazt limits set net.cache_max_bytes 10485760"
             )
-        if rule.inject and not any(
-            info.meta.name == rule.inject and info.meta.scope in ("", scope) for info in store.secrets.list()
-        ):
-            click.echo(
-                f"warning: there is no secret {rule.inject} yet: fazt secret set {rule.inject} --domain {rule.pattern}",
-                err=True,
+        elif rule.inject:
+            found.append("--cache-ttl has no effect: responses to calls that carry a secret are never kept")
+        elif rule.methods and not rule.methods & {"GET", "HEAD"}:
+            found.append("--cache-ttl has no effect: only GET and HEAD are kept")
+    if "burst" in named and rule.burst and not rule.rate and not limits.net.rate_limit:
+        found.append("--burst has no effect without a rate: add --rate N")
+    if "timeout_ms" in named and rule.timeout_ms > limits.net.call_timeout:
+        found.append(
+            f"--timeout {rule.timeout_ms} is more than net.call_timeout lets an app wait ({limits.net.call_timeout} ms)"
+        )
+    if "max_response" in named:
+        from fazt.core.limits import HARD_MAX_RESPONSE
+
+        if rule.max_response > HARD_MAX_RESPONSE:
+            found.append(f"--max-response: an app never gets more than {HARD_MAX_RESPONSE} bytes")
+    if rule.inject and "inject" in named:
+        known = [info.meta for info in store.secrets.list(rule.scope) if info.meta.name == rule.inject]
+        if not any(meta.scope in ("", rule.scope) for meta in known):
+            scope = f" --app {store.apps.get(rule.scope).name}" if rule.scope else ""
+            found.append(
+                f"there is no secret {rule.inject} yet: fazt secret set {rule.inject} --domain {rule.pattern}{scope}"
             )
-        return
+    return found
 
 
-def _say_stored(store: Store, stored: Any, as_json: bool, *, verb: str) -> None:
-    from fazt.core.explain import describe
-
-    if as_json:
-        print_json([describe(rule) for rule in stored])
-        return
+def _say_stored(store: Store, stored: Sequence[Rule], as_json: bool, *, verb: str) -> None:
     names = names_of(store)
-    schemes = {rule.scheme for rule in stored}
-    proto = "any protocol" if "*" in schemes else "HTTP+HTTPS" if len(schemes) > 1 else schemes.pop().upper()
-    first = stored[0]
-    scope = f"app:{names.get(first.scope, first.scope)}" if first.scope else "global"
-    click.echo(f"{verb} {first.pattern} ({proto}, {scope})")
+    if as_json:
+        print_json([_dict(rule, names) for rule in stored])
+        return
+    schemes = sorted({rule.scheme.upper() for rule in stored})
+    proto = "any protocol" if "*" in schemes else "+".join(schemes)
+    say(f"{verb} {stored[0].pattern} ({proto}, {scope_name(names, stored[0].scope)})")
     for rule in stored:
-        click.echo(f"  {rule.id}  {_describe(rule)}")
+        say(f"  {rule.id}  {describe_rule(rule)}")
 
 
-def _describe(rule: Rule) -> str:
+def describe_rule(rule: Rule) -> str:
+    """Return a rule and its settings in one line."""
     words = [",".join(sorted(rule.methods)) or "any method", f"{rule.origin}{rule.path}"]
-    settings_shown = {
+    shown = {
         "rate": f"{rule.rate}/min" if rule.rate else "",
         "burst": rule.burst,
         "timeout": f"{rule.timeout_ms} ms" if rule.timeout_ms else "",
@@ -148,43 +179,45 @@ def _describe(rule: Rule) -> str:
         "addresses": ", ".join(rule.addresses),
         "%2f": "is a slash" if rule.path_encoded_slash else "",
     }
-    return "; ".join([" ".join(words), *(f"{name} {value}" for name, value in settings_shown.items() if value)])
+    return "; ".join([" ".join(words), *(f"{name} {value}" for name, value in shown.items() if value)])
 
 
-@net.command(name="list", epilog="\b\nExample:\n  fazt net list --app shop --json")
+def _dict(rule: Rule, names: dict[str, str]) -> dict[str, Any]:
+    from fazt.core.explain import describe
+
+    return {**describe(rule), "app": names.get(rule.scope, rule.scope or None)}
+
+
+@net.command(name="list", epilog=examples("fazt net list", "fazt net list --app shop --json"))
 @app_option
 @json_option
 @data_option
 @click.pass_context
 def list_(ctx: click.Context, app_name: str | None, as_json: bool, data: str | None) -> None:
     """List rules; with --app that app's and the global ones."""
-    from fazt.core.explain import describe
-
     with opened(ctx, data) as store:
-        rules = store.rules.list(app_scope(store, app_name) if app_name else None)
+        rules = store.rules.list(None if app_name is None else app_scope(store, app_name))
         names = names_of(store)
     if as_json:
-        print_json([{**describe(rule), "app": names.get(rule.scope)} for rule in rules])
+        print_json([_dict(rule, names) for rule in rules])
         return
     if not rules:
-        click.echo("No rules: nothing may be called.\nAllow a host: fazt net allow api.example.com")
+        say("No rules: nothing may be called.\nAllow a host: fazt net allow api.example.com")
         return
-    rows = [_row(rule, names) for rule in rules]
     columns = ["Domain", "Scope", "Proto", "Port", "Methods", "Path", "Rate", "Burst", "Timeout", "MaxResp"]
     columns += ["CacheTTL", "Inject", "Addresses", "Created", "Id"]
-    table(columns, rows)
-    click.echo(f"\n{len(rules)} rule{'s' if len(rules) != 1 else ''}")
+    table(columns, [_row(rule, names) for rule in rules])
+    say(f"\n{plural(len(rules), 'rule')}")
 
 
 def _row(rule: Rule, names: dict[str, str]) -> list[str]:
-    mark = "deny " if rule.action == "deny" else ""
     return [
-        mark + rule.pattern,
-        f"app:{names.get(rule.scope, rule.scope)}" if rule.scope else "global",
+        ("deny " if rule.action == "deny" else "") + rule.pattern,
+        scope_name(names, rule.scope),
         "any" if rule.scheme == "*" else rule.scheme.upper(),
         str(rule.port or "any"),
         ",".join(sorted(rule.methods)) or "any",
-        rule.path or "/",
+        (rule.path or "/") + (" (%2f is /)" if rule.path_encoded_slash else ""),
         f"{rule.rate}/min" if rule.rate else "-",
         str(rule.burst or "-"),
         f"{rule.timeout_ms}ms" if rule.timeout_ms else "-",
@@ -197,38 +230,51 @@ def _row(rule: Rule, names: dict[str, str]) -> list[str]:
     ]
 
 
-@net.command(epilog="\b\nExamples:\n  fazt net remove api.github.com\n  fazt net remove r_0123456789ab")
+@net.command(
+    epilog=examples(
+        "fazt net remove api.github.com",
+        "fazt net remove '*.example.com' --app shop",
+        "fazt net remove r_0123456789ab",
+    )
+)
 @click.argument("target")
 @app_option
 @json_option
 @data_option
 @click.pass_context
 def remove(ctx: click.Context, target: str, app_name: str | None, as_json: bool, data: str | None) -> None:
-    """Remove the rules of TARGET (a host pattern, an origin or a rule's id) in one scope."""
-    from fazt.core.explain import describe
-    from fazt.core.rules import expand_target
+    """Remove the rules of TARGET in one scope: a host with all its rules, one origin, or one rule by its id."""
+    from fazt.core.rules import ANY_PORT, ANY_SCHEME, expand_target
 
+    by_id = _RULE_ID.fullmatch(target) is not None
+    if by_id and app_name is not None:
+        raise ConfigError("a rule's id names its app already", hint=f"fazt net remove {target}")
+    # Read as a denial, which has no suffix refusals and leaves open what was not named.
+    wanted = None if by_id else expand_target(target, scope="", action="deny")[0]
     with opened(ctx, data) as store:
-        scope = app_scope(store, app_name) if app_name else ""
-        if target.startswith("r_"):
+        if wanted is None:
             gone = store.rules.remove_ids([target], actor=actor())
         else:
-            wanted = expand_target(target, scope=scope, action="deny")[0]  # a denial's pattern has no suffix refusals
-            named = "://" in target
             gone = store.rules.remove(
                 wanted.pattern,
-                scope=scope,
-                scheme=wanted.scheme if named else None,
-                port=wanted.port if named else None,
+                scope=app_scope(store, app_name),
+                scheme=None if wanted.scheme == ANY_SCHEME else wanted.scheme,
+                port=None if wanted.port == ANY_PORT else wanted.port,
                 actor=actor(),
             )
+        names = names_of(store)
     if as_json:
-        print_json([describe(rule) for rule in gone])
+        print_json([_dict(rule, names) for rule in gone])
     else:
-        click.echo(f"Removed {len(gone)} rule{'s' if len(gone) != 1 else ''} of {gone[0].pattern}")
+        say(f"Removed {plural(len(gone), 'rule')} of {gone[0].pattern} ({scope_name(names, gone[0].scope)})")
 
 
-@net.command(epilog="\b\nExample:\n  fazt net check https://api.github.com/zen --app shop")
+@net.command(
+    epilog=examples(
+        "fazt net check https://api.github.com/zen --app shop",
+        "fazt net check https://api.example.com/v1/orders -X POST --auth SHOP_KEY --json",
+    )
+)
 @click.argument("url")
 @app_option
 @click.option("-X", "--method", default="GET", metavar="M", help="Method (GET).")
@@ -237,121 +283,23 @@ def remove(ctx: click.Context, target: str, app_name: str | None, as_json: bool,
 @json_option
 @data_option
 @click.pass_context
-def check(ctx: click.Context, url: str, **options: Any) -> int:
+def check(ctx: click.Context, /, url: str, as_json: bool, data: str | None, **options: Any) -> int:
     """Say whether a call would be allowed: exit code 0 yes, 2 no. `fazt explain` says why."""
     from fazt.cli.explain import explained
 
-    found = explained(ctx, url, **{key: value for key, value in options.items() if key != "as_json"})
-    if options["as_json"]:
-        print_json({"allowed": found.allowed, "reason": found.reason, "rule": found.rule and found.rule.id})
+    found = explained(ctx, url, data=data, **options)
+    if as_json:
+        print_json({"allowed": found.allowed, "reason": found.reason, "rule": found.rule.id if found.rule else None})
     else:
-        click.echo("allowed" if found.allowed else f"refused: {found.reason}")
+        say("allowed" if found.allowed else f"refused: {found.reason}")
     return 0 if found.allowed else 2
 
 
-def since_seconds(text: str | None) -> float | None:
-    """Return the time that `--since` means: `90s`, `30m`, `24h`, `7d`, a date, or seconds since the epoch."""
-    import datetime
-
-    if text is None:
-        return None
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if text[:-1].isdigit() and text[-1:] in units:
-        return time.time() - int(text[:-1]) * units[text[-1]]
-    if text.isdigit():
-        return float(text)
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"--since {text!r} is no time", hint="try 30m, 24h, 7d or 2026-01-31") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return moment.timestamp()
+cache = group("cache", "The response cache of the running server.")
+net.add_command(cache)
 
 
-@net.command(epilog="\b\nExamples:\n  fazt net logs --errors --since 1h\n  fazt net logs --app shop --json")
-@app_option
-@click.option("--domain", "--host", "host", metavar="HOST", help="Only calls to this host.")
-@click.option("--errors", is_flag=True, help="Only calls that failed.")
-@click.option("--since", metavar="WHEN", help="30m, 24h, 7d, or a date.")
-@click.option("-n", "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
-@json_option
-@data_option
-@click.pass_context
-def logs(ctx: click.Context, app_name: str | None, as_json: bool, data: str | None, **query: Any) -> None:
-    """List calls, newest first: one row per counted call, whatever became of it."""
-    query["since"] = since_seconds(query["since"])
-    with opened(ctx, data) as store:
-        app = app_scope(store, app_name) if app_name else None
-        records = [found.record for found in store.log.calls(app=app, **query)]
-        names = names_of(store)
-        dropped = store.log.dropped().get("calls", 0)
-    if as_json:
-        print_json([record.public() for record in records])
-        return
-    table(CALL_COLUMNS, [call_cells(record, names) for record in records], right=(6, 7))
-    if dropped:
-        click.echo(f"{dropped} calls were dropped because the log's buffer was full (net.log_buffer)", err=True)
-
-
-CALL_COLUMNS = ["Time", "App", "Method", "Host", "Path", "Result", "ms", "Bytes", "Cache", "Call"]
-
-
-def call_cells(record: Any, names: dict[str, str]) -> list[str]:
-    """Return a call as cells of the log's table."""
-    port = "" if record.port in (0, 80, 443) else f":{record.port}"
-    result = f"{record.code} {record.reason}" if record.code else str(record.status or "-")
-    if record.hop:
-        result += f" (hop {record.hop})"
-    return [
-        when(record.ts),
-        names.get(record.app, record.app) or "-",
-        printable(record.method) or "-",
-        printable(record.host + port) or "-",
-        printable(record.path) or "-",
-        result,
-        f"{record.duration_ms:.1f}",
-        str(record.response_bytes),
-        record.cache or "-",
-        record.call_id,
-    ]
-
-
-@net.command(epilog="\b\nExample:\n  fazt net stats --since 24h")
-@app_option
-@click.option("--since", metavar="WHEN", help="30m, 24h, 7d, or a date.")
-@json_option
-@data_option
-@click.pass_context
-def stats(ctx: click.Context, app_name: str | None, since: str | None, as_json: bool, data: str | None) -> None:
-    """Show figures per host: calls, errors, cache hits, average duration."""
-    with opened(ctx, data) as store:
-        app = app_scope(store, app_name) if app_name else None
-        found = store.log.stats(app=app, since=since_seconds(since))
-    if as_json:
-        print_json([{**_camel(asdict(entry)), "errorRate": round(entry.error_rate, 4)} for entry in found])
-        return
-    rows = [
-        [entry.host or "-", str(entry.calls), f"{entry.error_rate:.1%}", f"{entry.average_ms:.1f}", str(entry.cache_hits)]
-        for entry in found
-    ]
-    table(["Domain", "Calls", "Errors", "Average ms", "Cache hits"], rows, right=(1, 2, 3, 4))
-
-
-def _camel(values: dict[str, Any]) -> dict[str, Any]:
-    out = {}
-    for name, value in values.items():
-        head, *rest = name.split("_")
-        out[head + "".join(part.title() for part in rest)] = value
-    return out
-
-
-@net.group()
-def cache() -> None:
-    """The response cache of the running server."""
-
-
-@cache.command(name="stats", epilog="\b\nExample:\n  fazt net cache stats")
+@cache.command(name="stats", epilog=examples("fazt net cache stats"))
 @json_option
 @data_option
 @click.pass_context
@@ -362,26 +310,28 @@ def cache_stats(ctx: click.Context, as_json: bool, data: str | None) -> None:
     found = request(settings(ctx, data), "GET", "/api/system/cache")
     if as_json:
         print_json(found)
-    else:
-        table(["", ""], [[str(name), str(value)] for name, value in found.items()])
+        return
+    table(["Figure", "Value"], [[str(name).replace("_", " "), str(value)] for name, value in found.items()], right=(1,))
+    if not found.get("max_items") or not found.get("max_bytes"):
+        note("the cache is off: fazt limits set net.cache_max_items 1000, and net.cache_max_bytes 10485760")
 
 
-@cache.command(epilog="\b\nExamples:\n  fazt net cache clear\n  fazt net cache clear --app shop")
+@cache.command(epilog=examples("fazt net cache clear", "fazt net cache clear --app shop"))
 @app_option
 @json_option
 @data_option
 @click.pass_context
 def clear(ctx: click.Context, app_name: str | None, as_json: bool, data: str | None) -> None:
-    """Drop what the running server keeps."""
+    """Drop what the running server keeps, of all apps or of one."""
     from urllib.parse import quote
 
     from fazt.cli.admin import request
 
     with opened(ctx, data) as store:
-        scope = app_scope(store, app_name) if app_name else ""
+        scope = app_filter(store, app_name)
     query = f"?app={quote(scope)}" if scope else ""
     found = request(settings(ctx, data), "DELETE", f"/api/system/cache{query}")
     if as_json:
         print_json(found)
     else:
-        click.echo(f"dropped {found.get('removed', 0)} responses")
+        say(f"Dropped {plural(int(found.get('removed', 0)), 'response')}")

@@ -5,7 +5,6 @@ Nothing is decided here: every verdict comes from the gate that the pipeline its
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,24 +13,19 @@ from fazt.core.addresses import classify, judge
 from fazt.core.exchange import judge_rule, secret_for
 from fazt.core.headers import method as canonical_method
 from fazt.core.policy import Policy
+from fazt.core.ratelimit import effective
+from fazt.core.remedy import Asked, Remedy, World, app_name, mend
 from fazt.core.rules import Rule
-from fazt.core.url import Url, parse_url, rule_path
+from fazt.core.url import Url, parse_url
 from fazt.errors import FaztError, Reason
 
-_NARROW = frozenset(
-    {
-        Reason.HOST_NOT_GRANTED,
-        Reason.SCHEME_NOT_ALLOWED,
-        Reason.METHOD_NOT_GRANTED,
-        Reason.PATH_NOT_GRANTED,
-        Reason.PORT_NOT_GRANTED,
-    }
-)
+GATES = ("url", "rule", "secret", "budget", "cache", "slot", "rate", "address")
+"""Every gate in the order of the pipeline; an explanation has each of them once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One gate and what it said: `verdict` is "pass", "refuse" or "skip" (not reached)."""
+    """One gate and what it said: `verdict` is "pass", "refuse" or "skip" (not asked, or decided only in a call)."""
 
     gate: str
     verdict: str
@@ -46,16 +40,22 @@ class Gate:
 class Explanation:
     """All gates in order, the deciding rule, and the narrowest command that would allow the request (or None).
 
-    `url` is None when the text is no URL. `reason` is the first refusal's.
+    `asked` is None when the text is no URL. `reason` is the first refusal's. While `address_open`, the name may be
+    looked up, and `with_addresses` closes the last gate.
     """
 
     allowed: bool
     gates: tuple[Gate, ...]
-    url: Url | None = None
-    method: str = "GET"
+    asked: Asked | None = None
     rule: Rule | None = None
     reason: Reason | None = None
     fix: str | None = None
+    address_open: bool = False
+
+    @property
+    def url(self) -> Url | None:
+        """The canonical URL."""
+        return None if self.asked is None else self.asked.url
 
     def as_dict(self) -> dict[str, Any]:
         """Return the shape of `explain --json`."""
@@ -91,7 +91,14 @@ def describe(rule: Rule) -> dict[str, Any]:
 
 
 def explain(
-    policy: Policy, url_text: str, *, app: str = "", method: str = "GET", auth: str | None = None
+    policy: Policy,
+    url_text: str,
+    *,
+    app: str = "",
+    method: str = "GET",
+    auth: str | None = None,
+    world: World | None = None,
+    may_create: bool = False,
 ) -> Explanation:
     """Ask the gates that need no network: URL, rule, secret.
 
@@ -101,111 +108,108 @@ def explain(
         app: id of the app, "" for the operator's own calls.
         method: the method.
         auth: name of a secret the caller would ask for.
-
-    The address gate is still open in the result; `with_addresses` closes it. A name is to be looked up only when
-    `rule` is set.
+        world: what surrounds the call; nothing by default.
+        may_create: an app that does not exist may be granted something, which makes its record.
     """
+    world = world or World()
     gates: list[Gate] = []
     try:
         url = parse_url(url_text)
         verb = canonical_method(method)
     except FaztError as refused:
-        gates.append(Gate("url", "refuse", f"{refused.reason}: {refused.message}"))
-        return _closed(gates, refused.reason)
+        return _refused(gates, "url", refused)
     gates.append(Gate("url", "pass", f"canonical form {url.redacted()}"))
+    unknown = bool(app) and app not in policy.apps
+    asked = Asked(app, url, verb, auth, unknown=unknown)
+
+    def remedy() -> Remedy | None:
+        return mend(policy, asked, world) if may_create or not unknown else None
+
     try:
         rule = judge_rule(policy, app=app, url=url, method=verb)
     except FaztError as refused:
-        gates.append(Gate("rule", "refuse", f"{refused.reason}: {refused.detail or refused.message}"))
-        fix = grant_command(url, verb, app=_name(policy, app)) if refused.reason in _NARROW else None
-        if app and app not in policy.apps:
-            fix = None
-        return replace(_closed(gates, refused.reason), url=url, method=verb, fix=fix)
-    gates.append(Gate("rule", "pass", f"rule {rule.id} allows {_says(rule)}"))
+        found = _refused(gates, "rule", refused, remedy())
+        if refused.reason is Reason.DENIED_BY_RULE:
+            found = _noted(found, ["no allow lifts a deny: `fazt net remove` takes the rule back"])
+        return replace(found, asked=asked)
+    gates.append(Gate("rule", "pass", f"rule {rule.id} allows {_says(policy, rule)}"))
     name = auth or rule.inject or None
     if name:
         try:
             meta = secret_for(policy, app=app, name=name, url=url)
         except FaztError as refused:
-            gates.append(Gate("secret", "refuse", f"{refused.reason}: {refused.detail or refused.message}"))
-            fix = _secret_fix(refused.reason, name, url, app=_name(policy, app))
-            return replace(_closed(gates, refused.reason), url=url, method=verb, rule=rule, fix=fix)
+            return replace(_refused(gates, "secret", refused, remedy()), asked=asked, rule=rule)
         gates.append(Gate("secret", "pass", f"{meta.name} may go to {url.host} ({meta.kind})"))
     else:
         gates.append(Gate("secret", "skip", "no secret asked for"))
-    return Explanation(True, tuple(gates), url=url, method=verb, rule=rule)
+    gates += _run_gates(policy, app=app, rule=rule)
+    return Explanation(True, tuple(gates), asked=asked, rule=rule, address_open=True)
 
 
 def with_addresses(
-    found: Explanation,
-    policy: Policy,
-    addresses: Sequence[str] | FaztError,
-    *,
-    app: str = "",
-    own: frozenset[tuple[str, int]] = frozenset(),
+    found: Explanation, policy: Policy, addresses: Sequence[str] | FaztError, *, world: World | None = None
 ) -> Explanation:
     """Close the address gate with what DNS answered, or with the error it gave."""
-    url, rule = found.url, found.rule
-    assert url is not None
+    asked, rule = found.asked, found.rule
+    assert asked is not None
     assert rule is not None
+    world = world or World()
+    closed = replace(found, address_open=False)
     if isinstance(addresses, FaztError):
-        gates = (*found.gates, Gate("address", "refuse", f"{addresses.reason}: {addresses.message}"))
-        return replace(found, allowed=False, gates=gates, reason=addresses.reason)
+        said = addresses.detail or addresses.message
+        gate = Gate("address", "refuse", f"{addresses.reason}: {said}")
+        return replace(closed, allowed=False, gates=(*found.gates, gate), reason=addresses.reason)
     listed = ", ".join(f"{address} ({classify(address).klass})" for address in addresses)
     try:
-        judge(addresses, port=url.port, grant=rule.addresses, own=own)
+        judge(addresses, port=asked.url.port, grant=rule.addresses, own=world.own, local=world.local)
     except FaztError as refused:
-        gates = (*found.gates, Gate("address", "refuse", f"{refused.reason}: {listed}"))
-        fix = None
-        verdicts = [classify(address) for address in addresses]
-        if refused.reason is Reason.PRIVATE_ADDRESS and all(v.public or v.grantable for v in verdicts):
-            ranges = tuple(_host_range(v.address) for v in verdicts if not v.public)
-            known = tuple(item for item in rule.addresses if item not in ranges)
-            fix = grant_command(url, found.method, app=_name(policy, app), addresses=(*known, *ranges))
-        return replace(found, allowed=False, gates=gates, reason=refused.reason, fix=fix)
-    return replace(found, gates=(*found.gates, Gate("address", "pass", listed)))
+        gate = Gate("address", "refuse", f"{refused.reason}: {listed or 'no address'}; {refused.detail or ''}")
+        helped = mend(policy, asked, world, addresses=addresses)
+        done = replace(closed, allowed=False, gates=(*found.gates, gate), reason=refused.reason, fix=_line(helped))
+        return _noted(done, helped.notes if helped is not None else ())
+    return replace(closed, gates=(*found.gates, Gate("address", "pass", listed)))
 
 
-def grant_command(url: Url, method: str, *, app: str = "", addresses: Sequence[str] = ()) -> str:
-    """Return the narrowest `fazt net allow` that covers this request: one origin, one method, one path."""
-    plain_default = url.scheme == "https" and url.port == 443
-    words = ["fazt", "net", "allow", url.host if plain_default else url.origin]
-    if app:
-        words += ["--app", app]
-    words += ["--method", method]
-    form = rule_path(url)
-    if not form.ambiguous and form.path != "/":
-        words += ["--path", form.path]
-        if form.encoded_slash:
-            words.append("--path-encoded-slash")
-    for item in addresses:
-        words += ["--address", item]
-    return shlex.join(words)
+def _run_gates(policy: Policy, *, app: str, rule: Rule) -> list[Gate]:
+    """Return the gates that only a running call can ask, with the numbers it would meet."""
+    net = policy.limits_for(app).net
+    time = min(rule.timeout_ms or net.call_timeout, net.call_timeout)
+    kept = bool(rule.cache_ttl and net.cache_max_items and net.cache_max_bytes)
+    rate, burst = effective(rule.rate, rule.burst, default_rate=net.rate_limit, default_burst=net.rate_burst)
+    said = {
+        "budget": f"{net.max_calls} calls of one invocation share {net.budget} ms; this one may take {time} ms",
+        "cache": f"responses are kept for {rule.cache_ttl} s" if kept else "nothing is kept",
+        "slot": f"{net.app_concurrency} calls of the app and {net.concurrency} of all apps at once",
+        "rate": f"{rate} a minute, {max(1, burst)} at once" if rate > 0 else "no rate is set",
+    }
+    return [Gate(name, "skip", f"decided in the call: {text}") for name, text in said.items()]
 
 
-def _secret_fix(reason: Reason, name: str, url: Url, *, app: str) -> str | None:
-    scope = ["--app", app] if app else []
-    match reason:
-        case Reason.SECRET_UNKNOWN | Reason.SECRET_WRONG_HOST | Reason.SECRET_WRONG_APP:
-            return shlex.join(["fazt", "secret", "set", name, "--domain", url.host, *scope])
-        case _:
-            return None
+def _refused(gates: Sequence[Gate], gate: str, refused: FaztError, helped: Remedy | None = None) -> Explanation:
+    said = [*gates, Gate(gate, "refuse", f"{refused.reason}: {refused.detail or refused.message}")]
+    after = GATES[GATES.index(gate) + 1 :]
+    said += [Gate(name, "skip", "not reached") for name in after[:-1]]
+    said.append(Gate(after[-1], "skip", "not reached: the name was not looked up"))
+    found = Explanation(False, tuple(said), reason=refused.reason, fix=_line(helped))
+    return _noted(found, helped.notes if helped is not None else ())
 
 
-def _host_range(address: str) -> str:
-    return f"{address}/{128 if ':' in address else 32}"
+def _noted(found: Explanation, notes: Sequence[str]) -> Explanation:
+    """Say in the refusing gate what else its fix changes."""
+    if not notes:
+        return found
+    gates = tuple(
+        replace(gate, detail="; ".join([gate.detail, *notes])) if gate.verdict == "refuse" else gate
+        for gate in found.gates
+    )
+    return replace(found, gates=gates)
 
 
-def _name(policy: Policy, app: str) -> str:
-    meta = policy.apps.get(app)
-    return meta.name if meta is not None and meta.name else app
+def _line(helped: Remedy | None) -> str | None:
+    return None if helped is None else helped.command
 
 
-def _says(rule: Rule) -> str:
+def _says(policy: Policy, rule: Rule) -> str:
     methods = ",".join(sorted(rule.methods)) or "any method"
-    where = f"{rule.scheme}://{rule.pattern}:{rule.port}{rule.path}"
-    return f"{methods} {where} ({'global' if not rule.scope else rule.scope})"
-
-
-def _closed(gates: Sequence[Gate], reason: Reason) -> Explanation:
-    return Explanation(False, tuple(gates), reason=reason)
+    scope = f"app {app_name(policy, rule.scope)}" if rule.scope else "all apps"
+    return f"{methods} {rule.origin}{rule.path} for {scope}"
