@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fazt.functions.guestapi import pack, unpack
+from fazt.functions.guestapi import pack
 from fazt.functions.host import AppImage, FunctionHost, InvokeLimits, InvokeResult
 
 HERE = str(Path(__file__).parent)
@@ -32,6 +32,10 @@ class Bench:
         path = self._directory / f"{app_id}.{self._written}"
         path.write_text(source)
         return AppImage(app_id, path, key)
+
+    def family(self) -> set[int]:
+        """Return the process ids of the zygote and its workers."""
+        return descendants(self.host.report()["zygote"]["pid"])
 
     async def answer(self, header: dict[str, Any], body: bytes) -> bytes:
         self.calls.append((header, body))
@@ -75,7 +79,7 @@ def hosting(tmp_path: Path) -> Hosting:
         try:
             yield Bench(host, tmp_path)
         finally:
-            zygote = host.report()["zygote"]["pid"] or zygote
+            zygote = host.report().get("zygote", {}).get("pid") or zygote
             family = descendants(zygote)
             await host.close()
             assert not [pid for pid in family if alive(pid)]
@@ -101,7 +105,3 @@ def descendants(pid: int) -> set[int]:
 def alive(pid: int) -> bool:
     """Whether there is a process, or a zombie, with this id."""
     return os.path.exists(f"/proc/{pid}")
-
-
-def reply_of(frame: bytes) -> tuple[dict[str, Any], bytes]:
-    return unpack(frame)

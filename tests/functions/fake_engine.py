@@ -90,12 +90,18 @@ class FakeEngine:
         def log(message: str, level: str = "info") -> None:
             post(pack({"op": "log", "level": level, "message": message}))
 
+        def say(message: bytes) -> None:
+            """Write to the host's socket as if the worker's own code had been taken over."""
+            link = next(cell.cell_contents for cell in post.__closure__ or () if hasattr(cell.cell_contents, "sock"))
+            link.sock.sendall(message)
+
         space: dict[str, Any] = {
             "request": header,
             "body": body,
             "call": call,
             "log": log,
             "raw": (host, post),
+            "say": say,
             "pack": pack,
             "seed": seed,
             "limits": {"wall_ms": wall_ms, "memory": memory},

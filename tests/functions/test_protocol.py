@@ -149,7 +149,7 @@ def converse(chunks: list[bytes], cap: int = 1_000) -> tuple[list[tuple[int, byt
             ours,
             cap=lambda kind: cap if kind == Message.POST else -1,
             on_message=lambda kind, payload: got.append((kind, payload)),
-            on_close=closed.append,
+            on_close=lambda why, _: closed.append(why),
         )
         with theirs:
             for chunk in chunks:
@@ -196,7 +196,7 @@ def test_a_channel_writes_more_than_the_socket_takes() -> None:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         loop = asyncio.get_running_loop()
-        channel = Channel(loop, ours, cap=lambda _: 0, on_message=lambda *_: None, on_close=lambda _: None)
+        channel = Channel(loop, ours, cap=lambda _: 0, on_message=lambda *_: None, on_close=lambda *_: None)
         payload = os.urandom(3 << 20)
         channel.send(Message.REPLY, payload)
         channel.send(Message.ABORT)

@@ -20,7 +20,8 @@ class Channel:
         sock: the host's end; owned from here on.
         cap: most bytes that a message of a type may have, -1 for a type that may not come.
         on_message: called with type and payload of each message.
-        on_close: called once, with a sentence, when the peer is gone or broke the protocol; not after `close`.
+        on_close: called once, with a sentence and whether the peer broke the protocol (or else is gone); not after
+            `close`.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Channel:
         *,
         cap: Callable[[int], int],
         on_message: Callable[[int, bytes], None],
-        on_close: Callable[[str], None],
+        on_close: Callable[[str, bool], None],
     ) -> None:
         sock.setblocking(False)
         self._loop = loop
@@ -86,10 +87,10 @@ class Channel:
         self._in.clear()
         self._out.clear()
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, why: str, *, broke: bool = False) -> None:
         if not self.closed:
             self.close()
-            self._on_close(why)
+            self._on_close(why, broke)
 
     def _writable(self) -> None:
         try:
@@ -126,7 +127,7 @@ class Channel:
         while not self.closed and len(self._in) >= HEAD.size:
             length, kind = HEAD.unpack_from(self._in)
             if length > self._cap(kind):  # judged by the head alone: nothing oversized is ever collected
-                self._lost(f"a message of type {kind} and {length} bytes is not allowed here")
+                self._lost(f"a message of type {kind} and {length} bytes is not allowed here", broke=True)
                 return
             end = HEAD.size + length
             if len(self._in) < end:

@@ -65,6 +65,7 @@ class Pool:
         self._keys: dict[str, str] = {}
         self._wanting: deque[asyncio.Future[WorkerLink]] = deque()
         self._pause = 0.0
+        self._refilling = False
         self._refill_later: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._first: asyncio.Future[None] = self._loop.create_future()
@@ -205,18 +206,31 @@ class Pool:
 
     def _refill(self) -> None:
         """Order workers until the spares and everybody who waits are provided for."""
-        if self._closed or self._refill_later is not None or not self._spawner.serving:
+        if self._refilling:  # retiring a worker to make room leads back here
             return
-        waiting = sum(not wanted.done() for wanted in self._wanting)
-        missing = self._settings.spare + waiting - self._starting - len(self._blank)
-        while missing > 0:
-            if self._alive >= self._settings.most:
-                if not waiting or not self._idle_order:
-                    return
-                self._retire(next(iter(self._idle_order)), "its place is needed")
-            if not self._spawn():
-                return
-            missing -= 1
+        self._refilling = True
+        try:
+            while self._wanted() and self._make_room() and self._spawn():
+                pass
+        finally:
+            self._refilling = False
+
+    def _wanted(self) -> bool:
+        if self._closed or self._refill_later is not None or not self._spawner.serving:
+            return False
+        return self._settings.spare + self._waiting() > self._starting + len(self._blank)
+
+    def _waiting(self) -> int:
+        return sum(not wanted.done() for wanted in self._wanting)
+
+    def _make_room(self) -> bool:
+        """See to it that one more process may be had; for somebody who waits, at the cost of an idle worker."""
+        if self._alive < self._settings.most:
+            return True
+        if not self._waiting() or not self._idle_order:
+            return False
+        self._retire(next(iter(self._idle_order)), "its place is needed")
+        return True
 
     def _spawn(self) -> bool:
         ours, theirs = socket.socketpair()

@@ -142,7 +142,7 @@ class Spawner:
             case _:
                 self.failure = payload.decode("utf-8", "replace")
 
-    def _on_lost(self, why: str) -> None:
+    def _on_lost(self, why: str, _broke: bool = False) -> None:
         self.serving = False
         self.pid = None
         self._channel = None

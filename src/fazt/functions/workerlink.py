@@ -15,7 +15,7 @@ from typing import Any
 
 from fazt.errors import FaztError, Reason
 from fazt.functions.channel import Channel
-from fazt.functions.guestapi import MAX_LOG_BYTES, BakeError, FrameError, Result, ScriptError, pack, parse_result
+from fazt.functions.guestapi import MAX_LOG_BYTES, BakeError, FrameError, Result, ScriptError, pack, read_result
 from fazt.functions.invocation import (
     LEVELS,
     AppImage,
@@ -32,7 +32,6 @@ from fazt.functions.protocol import (
     SEED_BYTES,
     Message,
     cap_of,
-    check_frame,
     checked_unpack,
     encode_invoke,
 )
@@ -95,7 +94,6 @@ class WorkerLink:
         self._report: SandboxReport | None = None
         self._running: _Run | None = None
         self._baking: asyncio.Future[bytes] | None = None
-        self._why = ""
         self.number = number
         self.state = State.STARTING
         self.pid: int | None = None
@@ -122,8 +120,7 @@ class WorkerLink:
         self._owner_dead(_describe(status))
         if self._running is not None:
             killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-            why = f"{self._why}: {_describe(status)}" if self._why else _describe(status)
-            self._running.fail("oom" if killed and not self._running.killed else "crash", f"the worker ended: {why}")
+            self._running.fail("oom" if killed else "crash", f"the worker ended: {_describe(status)}")
         self._end_bake("the worker ended: " + _describe(status))
 
     def _try_ready(self) -> None:
@@ -137,16 +134,16 @@ class WorkerLink:
         self.state = State.BLANK
         self._owner.on_ready(self)
 
-    def _on_lost(self, why: str) -> None:
-        """Handle the end of the link: by itself it doesn't say whether the process crashed or spoke out of turn."""
-        if why.startswith("the process ended") and self._running is not None:
-            self._why = ""
+    def _on_lost(self, why: str, broke: bool) -> None:
+        """Handle the end of the link; of what the process died comes from the zygote a moment later."""
+        if broke or self._running is None:
+            self._die(why, "crash")
+        else:
             self._owner_dead(why)
             self._loop.call_later(_STATUS_WAIT_S, self._give_up_on_status)
-        else:
-            self._die(why, "crash")
 
     def _give_up_on_status(self) -> None:
+        self._owner.kill(self.number)  # a process that only closed its link would live on
         if self._running is not None:
             self._running.fail("crash", "the worker ended")
 
@@ -154,7 +151,6 @@ class WorkerLink:
         self._owner.kill(self.number)
         self._owner_dead(why)
         if self._running is not None:
-            self._running.killed = True
             self._running.fail(kind, f"the worker was stopped: {why}")
         self._end_bake(f"the worker was stopped: {why}")
 
@@ -186,8 +182,7 @@ class WorkerLink:
                         self._baking.set_result(payload)
                 case _ if self._running is not None:
                     self._running.on_message(kind, payload)
-        except (FrameError, ValueError, TypeError, KeyError, AttributeError) as exc:
-            # a worker that talks nonsense is a worker that a stranger speaks through
+        except Exception as exc:  # noqa: BLE001 - a worker that talks nonsense is one that a stranger speaks through
             self._die(f"it broke the protocol: {exc}", "crash")
 
     def _on_refused(self, told: dict[str, Any]) -> None:
@@ -233,15 +228,21 @@ class WorkerLink:
         try:
             running.start()
             result = await running.done
-            if self.state is State.BUSY:
-                self.state = State.IDLE
+            self._rest()
             return result, running.calls
-        except asyncio.CancelledError:
-            self.retire("its caller is gone")
+        except InvokeError as exc:
+            if exc.kind == "response":
+                self._rest()
             raise
         finally:
+            if self.state is State.BUSY:  # cancelled: the script goes on in there
+                self.retire("its caller is gone")
             self._running = None
             await running.settle()
+
+    def _rest(self) -> None:
+        if self.state is State.BUSY:
+            self.state = State.IDLE
 
     async def bake(self, payload: bytes) -> bytes:
         """Bake an app in this blank worker, which is spent afterwards.
@@ -292,7 +293,6 @@ class _Run:
         self._aborted = False
         self.limits = run.limits
         self.calls = 0
-        self.killed = False
         self.done: asyncio.Future[Result] = self._loop.create_future()
 
     def start(self) -> None:
@@ -324,16 +324,15 @@ class _Run:
         if kind == Message.RESULT:
             if not self._aborted and self._call is not None and not self._call.done():
                 raise FrameError("a result while a call is in flight")
-            check_frame(payload, max_header=MAX_RESULT_HEADER)
-            self._finish(payload)
+            self._finish(*checked_unpack(payload, max_header=MAX_RESULT_HEADER))
         elif kind == Message.CALL:
             self._on_call(payload)
         else:
             self._on_post(payload)
 
-    def _finish(self, payload: bytes) -> None:
+    def _finish(self, header: dict[str, object], body: bytes) -> None:
         try:
-            result = parse_result(payload)
+            result = read_result(header, body)
         except FrameError as exc:  # well-formed, and yet not a response
             self.fail("response", f"the app's answer cannot be used: {exc}")
             return
