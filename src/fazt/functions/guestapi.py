@@ -43,14 +43,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 MAX_CALL_BODY = 10 * 1024 * 1024
-"""Largest request body in bytes that a script's call carries to the parent: the top of the range of `net.max_req_body`."""
+"""Largest request body in bytes that a script's call carries to the parent: the upper end of `net.max_req_body`."""
 MAX_LOG_LINE = 8 * 1024
-"""Longest console line in bytes; the rest is cut."""
+"""Longest console line in characters; the rest is cut."""
 MAX_LOG_BYTES = 256 * 1024
-"""Console bytes one invocation may write in all."""
+"""Console characters one invocation may write in all."""
 
 ErrorKind = Literal["exception", "cpu", "wall", "memory", "stack", "output", "request", "killed"]
 """How an invocation failed.
@@ -189,9 +189,12 @@ class GuestEngine(Protocol):
 # -- frames ------------------------------------------------------------------------------------------------------------
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def pack(header: Mapping[str, Any], body: bytes = b"") -> bytes:
     """Make a frame of a JSON object and raw bytes."""
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    text = _encode(header).encode("utf-8", "replace")
     return len(text).to_bytes(4, "little") + text + body
 
 
@@ -207,9 +210,12 @@ def unpack(frame: bytes) -> tuple[dict[str, Any], bytes]:
     if end > len(frame):
         raise FrameError("the header is longer than the frame")
     try:
-        header = json.loads(frame[4:end].decode("utf-8", "replace"))
+        text = frame[4:end].decode("utf-8", "replace")
+        header = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:  # a lone surrogate is no text: it would fail wherever it is encoded
+            json.dumps(header, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as exc:
-        raise FrameError("the header is not JSON") from exc
+        raise FrameError("the header is not JSON of well-formed text") from exc
     if not isinstance(header, dict):
         raise FrameError("the header is not an object")
     return header, frame[end:]
@@ -327,7 +333,11 @@ def parse_result(frame: bytes) -> Result:
     Raises:
         FrameError: a shape or a value that the frame format does not allow.
     """
-    header, body = unpack(frame)
+    return read_result(*unpack(frame))
+
+
+def read_result(header: Mapping[str, Any], body: bytes) -> Result:
+    """Read a result frame that is split already; see `parse_result`."""
     dropped = header.get("logsDropped", 0)
     usage = _usage(header.get("usage"))
     dropped = dropped if isinstance(dropped, int) and not isinstance(dropped, bool) and dropped >= 0 else 0
@@ -340,7 +350,7 @@ def parse_result(frame: bytes) -> Result:
     kind = header.get("bodyKind")
     if kind not in get_args(BodyKind):
         raise FrameError("unknown kind of body")
-    return Result(status, _fields(header.get("headers")), kind, body, None, dropped, usage)
+    return Result(status, _fields(header.get("headers")), cast(BodyKind, kind), body, None, dropped, usage)
 
 
 def _fields(value: object) -> Fields:

@@ -1,0 +1,694 @@
+/*
+ * The guest: one QuickJS-ng runtime with one realm in a WebAssembly instance, and the few doors that lead out of it.
+ *
+ * Life of an instance that bakes an app:  boot, prelude, compile (once a file), seal; then its memory is the image.
+ * Life of an instance that serves:        memory restored from an image, run, thrown away.
+ *
+ * Every door takes and gives bytes. What the host wants to say lies in the mailbox, or is fetched with host_take when it
+ * is too large for that; what the guest answers stays in its memory, the mailbox says where. A frame is a 32-bit
+ * little-endian length, that much JSON, then raw bytes.
+ *
+ * QuickJS is included, not linked: four things have no API (the state behind Math.random, the origin of
+ * performance.now, the bytes in use, and the flag that scripts/build-guest patches in for a top-level `return`).
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int fazt_top_return; /* while set, `return` is allowed outside of functions */
+
+#include "quickjs.c"
+
+#define EXPORT(name) __attribute__((export_name(#name)))
+#define IMPORT(name) __attribute__((import_module("fazt"), import_name(#name)))
+
+/* Send a host call; the length of the reply, which is then pending, or -1 where host calls are refused. */
+IMPORT(host_call) extern int32_t host_call(const uint8_t *frame, uint32_t size);
+/* Send a frame that has no reply. */
+IMPORT(host_post) extern void host_post(const uint8_t *frame, uint32_t size);
+/* Copy what is pending to `to`. */
+IMPORT(host_take) extern void host_take(uint8_t *to);
+/* Fill with bytes of the host's cryptographic generator. */
+IMPORT(host_random) extern void host_random(uint8_t *to, uint32_t size);
+
+enum { KIND_MAIN, KIND_MODULE, KIND_JSON };
+enum { BAKE_BOOT, BAKE_PRELUDE, BAKE_LIMIT, BAKE_COMPILE, BAKE_SEAL };
+
+/* The host writes what is pending to `inbox` when it fits, and reads the outcome at `result`. Calls across the boundary
+   are what costs most in a small invocation; this saves two of three. Its address is what BAKE_BOOT returns. */
+static struct {
+    const uint8_t *result;
+    uint32_t result_size;
+    uint8_t inbox[8192];
+} mailbox;
+
+/* What reporting an outcome may use after the app has used up its own memory. */
+#define RESERVE (1024 * 1024)
+
+static JSRuntime *rt;
+static JSContext *ctx;
+static size_t base_size;  /* bytes in use by the runtime and the prelude; an app's limit counts from here */
+static int baking = 1;
+static int stopping;      /* the response is fixed: no further statement of the app runs */
+static JSValue main_code; /* compiled script of api/main.js */
+static JSValue api_begin, api_finish, api_fail, api_module, api_json;
+
+/* ---- bytes and text ---------------------------------------------------------------------------------------------- */
+
+/* Take what is pending: `size` bytes and a NUL behind them, on the runtime's (limited) heap. NULL when that is full. */
+static uint8_t *take_pending(uint32_t size)
+{
+    uint8_t *bytes = js_malloc_rt(rt, (size_t)size + 1);
+    if (!bytes)
+        return NULL;
+    if (size <= sizeof(mailbox.inbox))
+        memcpy(bytes, mailbox.inbox, size);
+    else
+        host_take(bytes);
+    bytes[size] = 0;
+    return bytes;
+}
+
+/* Length of the well-formed UTF-8 sequence at p, or 0; *skip is then what one U+FFFD stands for (WHATWG Encoding,
+   "UTF-8 decoder": the longest prefix of a sequence that could still have become valid). */
+static size_t utf8_step(const uint8_t *p, const uint8_t *end, size_t *skip)
+{
+    uint8_t low = 0x80, high = 0xbf;
+    size_t more, i;
+    if (*p < 0x80)
+        return 1;
+    *skip = 1;
+    if (*p >= 0xc2 && *p <= 0xdf) {
+        more = 1;
+    } else if (*p >= 0xe0 && *p <= 0xef) {
+        more = 2;
+        if (*p == 0xe0) low = 0xa0;
+        if (*p == 0xed) high = 0x9f;
+    } else if (*p >= 0xf0 && *p <= 0xf4) {
+        more = 3;
+        if (*p == 0xf0) low = 0x90;
+        if (*p == 0xf4) high = 0x8f;
+    } else {
+        return 0;
+    }
+    for (i = 1; i <= more; i++) {
+        if (p + i >= end || p[i] < low || p[i] > high)
+            return 0;
+        low = 0x80;
+        high = 0xbf;
+        *skip = i + 1;
+    }
+    return more + 1;
+}
+
+/* A string of UTF-8 bytes, every malformed part replaced by U+FFFD; an exception instead when `fatal`. */
+static JSValue from_utf8(JSContext *c, const uint8_t *p, size_t size, int fatal)
+{
+    const uint8_t *end = p + size, *q = p;
+    size_t skip = 1, bad = 0;
+    uint8_t *copy, *to;
+    JSValue text;
+    while (q < end) {
+        size_t n = utf8_step(q, end, &skip);
+        bad += !n;
+        q += n ? n : skip;
+    }
+    if (!bad)
+        return JS_NewStringLen(c, (const char *)p, size);
+    if (fatal)
+        return JS_ThrowTypeError(c, "the encoded data was not valid utf-8");
+    to = copy = js_malloc(c, size + 2 * bad); /* one bad byte becomes three at most */
+    if (!copy)
+        return JS_EXCEPTION;
+    for (q = p; q < end;) {
+        size_t n = utf8_step(q, end, &skip);
+        if (n) {
+            memcpy(to, q, n);
+            to += n;
+            q += n;
+        } else {
+            memcpy(to, "\xef\xbf\xbd", 3);
+            to += 3;
+            q += skip;
+        }
+    }
+    text = JS_NewStringLen(c, (const char *)copy, to - copy);
+    js_free(c, copy);
+    return text;
+}
+
+/* Copy a string as UTF-8 to `to`; QuickJS writes a lone surrogate as ED A0..BF xx, which is as long as U+FFFD. */
+static void put_utf8(uint8_t *to, const char *text, size_t size)
+{
+    size_t i;
+    memcpy(to, text, size);
+    for (i = 0; i + 2 < size; i++)
+        if (to[i] == 0xed && to[i + 1] >= 0xa0)
+            memcpy(to + i, "\xef\xbf\xbd", 3);
+}
+
+/* The bytes that an ArrayBuffer or a typed array shows; NULL, without an exception, for anything else. */
+static const uint8_t *view_of(JSContext *c, JSValueConst value, size_t *size)
+{
+    const uint8_t *bytes;
+    size_t offset = 0, length = 0, whole = 0;
+    JSValue buffer;
+    if (JS_IsArrayBuffer(value)) {
+        bytes = JS_GetArrayBuffer(c, size, value);
+        if (!bytes)
+            JS_FreeValue(c, JS_GetException(c));
+        return bytes;
+    }
+    if (JS_GetTypedArrayType(value) < 0)
+        return NULL;
+    buffer = JS_GetTypedArrayBuffer(c, value, &offset, &length, NULL);
+    if (JS_IsException(buffer)) {
+        JS_FreeValue(c, JS_GetException(c));
+        return NULL;
+    }
+    bytes = JS_GetArrayBuffer(c, &whole, buffer);
+    JS_FreeValue(c, buffer); /* the array keeps it alive */
+    if (!bytes || offset > whole || length > whole - offset) {
+        if (!bytes)
+            JS_FreeValue(c, JS_GetException(c));
+        return NULL;
+    }
+    *size = length;
+    return bytes + offset;
+}
+
+/* Make a frame of a header string and a body that is a string, bytes or nothing. NULL with an exception. */
+static uint8_t *make_frame(JSContext *c, JSValueConst header, JSValueConst body, uint32_t *size)
+{
+    size_t nhead, nbody = 0;
+    const char *head = JS_ToCStringLen(c, &nhead, header), *text = NULL;
+    const uint8_t *bytes = NULL;
+    uint8_t *frame = NULL;
+    uint32_t length;
+    if (!head)
+        return NULL;
+    if (JS_IsString(body)) {
+        text = JS_ToCStringLen(c, &nbody, body);
+        if (!text)
+            goto out;
+    } else {
+        bytes = view_of(c, body, &nbody);
+        if (!bytes)
+            nbody = 0;
+    }
+    frame = js_malloc(c, 4 + nhead + nbody);
+    if (!frame)
+        goto out;
+    length = (uint32_t)nhead;
+    memcpy(frame, &length, 4);
+    put_utf8(frame + 4, head, nhead);
+    if (text)
+        put_utf8(frame + 4 + nhead, text, nbody);
+    else if (nbody)
+        memcpy(frame + 4 + nhead, bytes, nbody);
+    *size = (uint32_t)(4 + nhead + nbody);
+out:
+    JS_FreeCString(c, head);
+    if (text)
+        JS_FreeCString(c, text);
+    return frame;
+}
+
+/* Split a frame that the host made: its header as a string, its raw bytes as an ArrayBuffer. 0, or -1 and an exception. */
+static int open_frame(JSContext *c, const uint8_t *frame, uint32_t size, JSValue *header, JSValue *body)
+{
+    uint32_t length;
+    *header = *body = JS_UNDEFINED;
+    if (size < 4)
+        goto broken;
+    memcpy(&length, frame, 4);
+    if (length > size - 4)
+        goto broken;
+    *header = from_utf8(c, frame + 4, length, 0);
+    if (JS_IsException(*header))
+        return -1;
+    *body = JS_NewArrayBufferCopy(c, frame + 4 + length, size - 4 - length);
+    if (JS_IsException(*body)) {
+        JS_FreeValue(c, *header);
+        return -1;
+    }
+    return 0;
+broken:
+    JS_ThrowInternalError(c, "broken frame from the host");
+    return -1;
+}
+
+/* ---- what the prelude gets ---------------------------------------------------------------------------------------- */
+
+static JSValue throw_stop(JSContext *c)
+{
+    /* Nobody reads this error's stack, and Error.prepareStackTrace is code of the app. */
+    JS_FreeValue(c, c->error_stack_trace_limit);
+    JS_FreeValue(c, c->error_prepare_stack);
+    c->error_stack_trace_limit = js_int32(0);
+    c->error_prepare_stack = JS_UNDEFINED;
+    JS_ThrowInternalError(c, "the response has been given");
+    JS_SetUncatchableError(c, c->rt->current_exception);
+    return JS_EXCEPTION;
+}
+
+/* call(header, body) -> [header, ArrayBuffer] */
+static JSValue native_call(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    uint32_t size;
+    int32_t reply;
+    uint8_t *frame;
+    JSValue header, body, pair;
+    if (stopping)
+        return throw_stop(c);
+    if (baking)
+        return JS_ThrowInternalError(c, "calls to the host are refused while an app is being baked");
+    frame = make_frame(c, argv[0], argv[1], &size);
+    if (!frame)
+        return JS_EXCEPTION;
+    reply = host_call(frame, size);
+    js_free(c, frame);
+    if (reply < 0)
+        return JS_ThrowInternalError(c, "the host refused the call");
+    frame = take_pending((uint32_t)reply);
+    if (!frame)
+        return JS_ThrowOutOfMemory(c);
+    if (open_frame(c, frame, (uint32_t)reply, &header, &body) < 0) {
+        js_free(c, frame);
+        return JS_EXCEPTION;
+    }
+    js_free(c, frame);
+    pair = JS_NewArray(c);
+    if (JS_IsException(pair) || JS_DefinePropertyValueUint32(c, pair, 0, header, JS_PROP_C_W_E) < 0 ||
+        JS_DefinePropertyValueUint32(c, pair, 1, body, JS_PROP_C_W_E) < 0)
+        return JS_EXCEPTION;
+    return pair;
+}
+
+/* post(header) */
+static JSValue native_post(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    uint32_t size;
+    uint8_t *frame;
+    if (baking)
+        return JS_UNDEFINED;
+    frame = make_frame(c, argv[0], JS_UNDEFINED, &size);
+    if (!frame)
+        return JS_EXCEPTION;
+    host_post(frame, size);
+    js_free(c, frame);
+    return JS_UNDEFINED;
+}
+
+static void set_result(const uint8_t *frame, uint32_t size)
+{
+    mailbox.result = frame;
+    mailbox.result_size = size;
+}
+
+/* result(header, body) */
+static JSValue native_result(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    uint32_t size;
+    uint8_t *frame = make_frame(c, argv[0], argv[1], &size);
+    if (!frame)
+        return JS_EXCEPTION;
+    set_result(frame, size); /* stays allocated: there is one, at the end */
+    return JS_UNDEFINED;
+}
+
+/* stop(): from here on nothing of the app runs, not even its catch and finally blocks */
+static JSValue native_stop(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    stopping = 1;
+    return throw_stop(c);
+}
+
+/* decode(bytes, start, length, fatal) -> string */
+static JSValue native_decode(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    size_t size;
+    uint32_t start, length;
+    const uint8_t *bytes = view_of(c, argv[0], &size);
+    if (!bytes)
+        return JS_NewString(c, "");
+    if (JS_ToUint32(c, &start, argv[1]) || JS_ToUint32(c, &length, argv[2]))
+        return JS_EXCEPTION;
+    if (start > size)
+        start = (uint32_t)size;
+    if (length > size - start)
+        length = (uint32_t)(size - start);
+    return from_utf8(c, bytes + start, length, JS_ToBool(c, argv[3]) > 0);
+}
+
+/* encode(string) -> Uint8Array */
+static JSValue native_encode(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    size_t size;
+    uint8_t *copy;
+    JSValue out;
+    const char *text = JS_ToCStringLen(c, &size, argv[0]);
+    if (!text)
+        return JS_EXCEPTION;
+    copy = js_malloc(c, size ? size : 1);
+    if (!copy) {
+        JS_FreeCString(c, text);
+        return JS_EXCEPTION;
+    }
+    put_utf8(copy, text, size);
+    JS_FreeCString(c, text);
+    out = JS_NewUint8ArrayCopy(c, copy, size);
+    js_free(c, copy);
+    return out;
+}
+
+/* bytes(value, start, length) -> Uint8Array of its own, or undefined when the value holds no bytes */
+static JSValue native_bytes(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    size_t size;
+    uint32_t start = 0, length = UINT32_MAX;
+    const uint8_t *bytes = view_of(c, argv[0], &size);
+    if (!bytes)
+        return JS_UNDEFINED;
+    if (!JS_IsUndefined(argv[1]) && (JS_ToUint32(c, &start, argv[1]) || JS_ToUint32(c, &length, argv[2])))
+        return JS_EXCEPTION;
+    if (start > size)
+        start = (uint32_t)size;
+    if (length > size - start)
+        length = (uint32_t)(size - start);
+    return JS_NewUint8ArrayCopy(c, bytes + start, length);
+}
+
+/* size(bytes) -> number, or -1 when the value holds no bytes */
+static JSValue native_size(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    size_t size;
+    return view_of(c, argv[0], &size) ? JS_NewInt64(c, (int64_t)size) : JS_NewInt32(c, -1);
+}
+
+/* fill(typed array): random bytes in place */
+static JSValue native_fill(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    size_t size;
+    uint8_t *bytes = (uint8_t *)view_of(c, argv[0], &size);
+    if (bytes && size)
+        host_random(bytes, (uint32_t)size);
+    return JS_UNDEFINED;
+}
+
+static JSValue native_is_error(JSContext *c, JSValueConst self, int argc, JSValueConst *argv)
+{
+    return JS_NewBool(c, JS_IsError(argv[0]));
+}
+
+static const JSCFunctionListEntry natives[] = {
+    JS_CFUNC_DEF("call", 2, native_call),     JS_CFUNC_DEF("post", 1, native_post),
+    JS_CFUNC_DEF("result", 2, native_result), JS_CFUNC_DEF("stop", 0, native_stop),
+    JS_CFUNC_DEF("decode", 4, native_decode), JS_CFUNC_DEF("encode", 1, native_encode),
+    JS_CFUNC_DEF("bytes", 3, native_bytes),   JS_CFUNC_DEF("size", 1, native_size),
+    JS_CFUNC_DEF("fill", 1, native_fill),     JS_CFUNC_DEF("isError", 1, native_is_error),
+};
+
+/* ---- baking ------------------------------------------------------------------------------------------------------- */
+
+static int interrupted(JSRuntime *r, void *opaque)
+{
+    return stopping;
+}
+
+/* Make the runtime. `stack` bytes of C stack may be used before a RangeError. 0 or -1. */
+static int boot(uint32_t stack)
+{
+    main_code = api_begin = api_finish = api_fail = api_module = api_json = JS_UNDEFINED;
+    rt = JS_NewRuntime();
+    if (!rt)
+        return -1;
+    JS_SetMaxStackSize(rt, stack);
+    JS_SetGCThreshold(rt, (size_t)-1); /* baking ends with one collection */
+    JS_SetInterruptHandler(rt, interrupted, NULL);
+    ctx = JS_NewContext(rt);
+    return ctx && !JS_AddIntrinsicDOMException(ctx) ? 0 : -1;
+}
+
+/* Report the pending exception of a compilation as {"name","message","stack"} and drop it. */
+static int report(void)
+{
+    static const char *const keys[] = {"name", "message", "stack"};
+    JSValue error = JS_GetException(ctx), out = JS_NewObject(ctx), text;
+    int i;
+    for (i = 0; i < 3 && JS_IsObject(out); i++) {
+        text = JS_IsError(error) ? JS_GetPropertyStr(ctx, error, keys[i]) : JS_UNDEFINED;
+        if (JS_IsException(text))
+            JS_FreeValue(ctx, JS_GetException(ctx));
+        else if (JS_IsString(text))
+            JS_DefinePropertyValueStr(ctx, out, keys[i], text, JS_PROP_C_W_E);
+    }
+    text = JS_JSONStringify(ctx, out, JS_UNDEFINED, JS_UNDEFINED);
+    if (JS_IsString(text))
+        JS_FreeValue(ctx, native_result(ctx, JS_UNDEFINED, 2, (JSValueConst[]){text, JS_UNDEFINED}));
+    JS_FreeValue(ctx, text);
+    JS_FreeValue(ctx, out);
+    JS_FreeValue(ctx, error);
+    return -1;
+}
+
+/* Evaluate the prelude (pending, `size` bytes): a function of the natives that gives the entry points. 0 or -1. */
+static int prelude(uint32_t size)
+{
+    uint8_t *source = take_pending(size);
+    JSValue make, native, api;
+    JS_UpdateStackTop(rt);
+    if (!source)
+        return -1;
+    make = JS_Eval(ctx, (char *)source, size, "fazt", JS_EVAL_TYPE_GLOBAL);
+    js_free_rt(rt, source);
+    if (JS_IsException(make))
+        return report();
+    native = JS_NewObject(ctx);
+    JS_SetPropertyFunctionList(ctx, native, natives, countof(natives));
+    api = JS_Call(ctx, make, JS_UNDEFINED, 1, (JSValueConst *)&native);
+    JS_FreeValue(ctx, native);
+    JS_FreeValue(ctx, make);
+    if (JS_IsException(api))
+        return report();
+    api_begin = JS_GetPropertyStr(ctx, api, "begin");
+    api_finish = JS_GetPropertyStr(ctx, api, "finish");
+    api_fail = JS_GetPropertyStr(ctx, api, "fail");
+    api_module = JS_GetPropertyStr(ctx, api, "addModule");
+    api_json = JS_GetPropertyStr(ctx, api, "addJson");
+    JS_FreeValue(ctx, api);
+    JS_RunGC(rt);
+    base_size = rt->malloc_state.malloc_size;
+    return 0;
+}
+
+static JSValue compile_module(const char *source, uint32_t size, const char *path)
+{
+    static const char before[] = "(function (exports, require, module, __filename, __dirname) {", after[] = "\n})";
+    size_t whole = sizeof(before) - 1 + size + sizeof(after) - 1;
+    char *wrapped;
+    JSValue code;
+
+    /* By itself first: a source that only balances inside the wrapper is a mistake, not a module. */
+    fazt_top_return = 1;
+    code = JS_Eval(ctx, source, size, path, JS_EVAL_TYPE_GLOBAL | JS_EVAL_FLAG_COMPILE_ONLY);
+    fazt_top_return = 0;
+    if (JS_IsException(code))
+        return code;
+    JS_FreeValue(ctx, code);
+
+    wrapped = js_malloc(ctx, whole + 1);
+    if (!wrapped)
+        return JS_EXCEPTION;
+    memcpy(wrapped, before, sizeof(before) - 1);
+    memcpy(wrapped + sizeof(before) - 1, source, size);
+    memcpy(wrapped + sizeof(before) - 1 + size, after, sizeof(after));
+    code = JS_Eval(ctx, wrapped, whole, path, JS_EVAL_TYPE_GLOBAL);
+    js_free(ctx, wrapped);
+    return code;
+}
+
+/* Compile one file; pending is its path ("api/…", `npath` bytes) and its source. 0, or -1 after a report. */
+static int compile(int kind, uint32_t npath, uint32_t nsource)
+{
+    uint8_t *bytes = take_pending(npath + nsource);
+    char *path, *source;
+    JSValue code, name, done;
+    JS_UpdateStackTop(rt);
+    path = bytes ? js_strndup(ctx, (char *)bytes, npath) : NULL;
+    if (!path) {
+        JS_ThrowOutOfMemory(ctx);
+        return report();
+    }
+    source = (char *)bytes + npath;
+    if (kind == KIND_MAIN) {
+        fazt_top_return = 1;
+        code = JS_Eval(ctx, source, nsource, path, JS_EVAL_TYPE_GLOBAL | JS_EVAL_FLAG_COMPILE_ONLY);
+        fazt_top_return = 0;
+        if (!JS_IsException(code)) {
+            JS_FreeValue(ctx, main_code);
+            main_code = code;
+        }
+        js_free(ctx, path);
+        js_free(ctx, bytes);
+        return JS_IsException(code) ? report() : 0;
+    }
+    code = kind == KIND_JSON ? from_utf8(ctx, (uint8_t *)source, nsource, 0) : compile_module(source, nsource, path);
+    js_free(ctx, bytes);
+    name = JS_NewString(ctx, path);
+    js_free(ctx, path);
+    if (JS_IsException(code) || JS_IsException(name))
+        return report();
+    done = JS_Call(ctx, kind == KIND_JSON ? api_json : api_module, JS_UNDEFINED, 2, (JSValueConst[]){name, code});
+    JS_FreeValue(ctx, name);
+    JS_FreeValue(ctx, code);
+    if (JS_IsException(done))
+        return report();
+    JS_FreeValue(ctx, done);
+    return 0;
+}
+
+/* Finish the image: garbage is gone, calls out are allowed from now on. */
+static void seal(void)
+{
+    JS_UpdateStackTop(rt);
+    JS_RunGC(rt);
+    JS_SetMemoryLimit(rt, 0);
+    set_result(NULL, 0);
+    memset(mailbox.inbox, 0, sizeof(mailbox.inbox));
+    baking = 0;
+}
+
+/* The steps of baking behind one export: an invocation pays for each export that it does not use. */
+EXPORT(bake) int bake(int step, uint32_t a, uint32_t b, uint32_t c)
+{
+    switch (step) {
+    case BAKE_BOOT:
+        return boot(a) ? 0 : (int)(uintptr_t)&mailbox;
+    case BAKE_PRELUDE:
+        return prelude(a);
+    case BAKE_LIMIT: /* the app may use so many bytes beyond what runtime and prelude use */
+        JS_SetMemoryLimit(rt, base_size + a);
+        return 0;
+    case BAKE_COMPILE:
+        return compile((int)a, b, c);
+    case BAKE_SEAL:
+        seal();
+        return 0;
+    }
+    return -1;
+}
+
+/* ---- serving ------------------------------------------------------------------------------------------------------ */
+
+/* Say how it failed through the prelude, which knows the fields; without it when even that fails. Takes `error`. */
+static void fail(JSValue error, const char *how)
+{
+    static uint8_t frame[256];
+    static const char plain[] = "{\"error\":{\"kind\":\"memory\",\"name\":\"\",\"message\":\"out of memory\",\"stack\":\"\",\"net\":null}}";
+    uint32_t length = sizeof(plain) - 1;
+    JSValue text, done;
+    stopping = 0;
+    JS_SetMemoryLimit(rt, rt->malloc_state.malloc_size + RESERVE);
+    text = JS_NewString(ctx, how);
+    done = JS_Call(ctx, api_fail, JS_UNDEFINED, 2, (JSValueConst[]){error, text});
+    if (!JS_IsException(done))
+        return;
+    memcpy(frame, &length, 4);
+    memcpy(frame + 4, plain, length);
+    set_result(frame, 4 + length);
+}
+
+/* Run jobs until the response is fixed, `promise` is settled, or none is left. 0, or -1 and an exception. */
+static int pump(JSValueConst promise)
+{
+    JSContext *of;
+    int done;
+    while (!stopping) {
+        if (JS_IsPromise(promise) && JS_PromiseState(ctx, promise) != JS_PROMISE_PENDING)
+            return 0;
+        done = JS_ExecutePendingJob(rt, &of);
+        if (done == 0)
+            return 0;
+        if (done < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/*
+ * Serve one request. Pending are 16 bytes of seed, two doubles (ms since the epoch, ms of the monotonic clock) and the
+ * request frame.
+ */
+EXPORT(run) void run(uint32_t size, uint32_t memory, uint32_t max_output, uint32_t max_log_lines)
+{
+    uint8_t *input;
+    uint64_t seed;
+    double now;
+    JSValue header, body, value, done;
+
+    JS_UpdateStackTop(rt);
+    JS_SetMemoryLimit(rt, base_size + memory);
+    /* A collection writes to every object and so copies every page of the image: not for a short handler. */
+    JS_SetGCThreshold(rt, rt->malloc_state.malloc_size + (memory / 4 < (8u << 20) ? memory / 4 : (8u << 20)));
+    input = take_pending(size);
+    if (!input) {
+        JS_ThrowOutOfMemory(ctx);
+        fail(JS_GetException(ctx), "");
+        return;
+    }
+    memcpy(&seed, input, 8);
+    memcpy(&ctx->random_state, input + 8, 8);
+    ctx->random_state ^= seed * 0x9e3779b97f4a7c15u;
+    if (!ctx->random_state)
+        ctx->random_state = 1; /* the generator's one forbidden state */
+    memcpy(&now, input + 16, 8);
+    memcpy(&ctx->time_origin, input + 24, 8);
+
+    if (open_frame(ctx, input + 32, size - 32, &header, &body) < 0) {
+        fail(JS_GetException(ctx), "request");
+        return;
+    }
+    js_free_rt(rt, input);
+    done = JS_Call(ctx, api_begin, JS_UNDEFINED, 5,
+                   (JSValueConst[]){header, body, JS_NewInt64(ctx, max_output), JS_NewInt64(ctx, max_log_lines),
+                                    js_float64(now)});
+    JS_FreeValue(ctx, header);
+    JS_FreeValue(ctx, body);
+    if (JS_IsException(done)) {
+        fail(JS_GetException(ctx), "request");
+        return;
+    }
+
+    value = JS_EvalFunction(ctx, main_code);
+    main_code = JS_UNDEFINED;
+    if (stopping || JS_IsException(value)) {
+        if (!stopping) {
+            fail(JS_GetException(ctx), "");
+            return;
+        }
+        value = JS_UNDEFINED;
+    } else if (pump(value) < 0 && !stopping) {
+        fail(JS_GetException(ctx), "");
+        return;
+    }
+    if (JS_HasException(ctx))
+        JS_FreeValue(ctx, JS_GetException(ctx));
+    if (!stopping && JS_IsPromise(value)) {
+        switch (JS_PromiseState(ctx, value)) {
+        case JS_PROMISE_PENDING:
+            fail(JS_UNDEFINED, "pending");
+            return;
+        case JS_PROMISE_REJECTED:
+            fail(JS_PromiseResult(ctx, value), "");
+            return;
+        default:
+            value = JS_PromiseResult(ctx, value);
+        }
+    }
+    stopping = 0;
+    JS_SetMemoryLimit(rt, base_size + memory + RESERVE);
+    done = JS_Call(ctx, api_finish, JS_UNDEFINED, 1, (JSValueConst *)&value);
+    if (JS_IsException(done))
+        fail(JS_GetException(ctx), "");
+}
