@@ -194,7 +194,6 @@ def run_server(**changes: Any) -> Iterator[Running]:
     reports: list[tuple[str, str, InvocationFailure]] = []
     listening: list[tuple[str, int]] = []
     limits = changes.pop("limits", small_limits())
-    data_dir = changes.pop("data_dir", None)
     context = ServerContext(
         runtime=runtime,
         sites=sites,
@@ -213,7 +212,7 @@ def run_server(**changes: Any) -> Iterator[Running]:
         bound.append(where)
         up.set()
 
-    serving = Serving(context, data_dir=data_dir, ready=ready)
+    serving = Serving(context, ready=ready)
     faults: list[BaseException] = []
 
     def body() -> None:

@@ -78,6 +78,12 @@ def test_F58_health(start, limits):
     assert (data["database"], data["runtime"], data["net"]) == ({"path": "/x"}, {"workers": 2}, {"in_flight": 0})
 
 
+@pytest.mark.parametrize("part", [{"database": {"error": "locked"}}, {"runtime": {"failure": "no worker"}}])
+def test_health_says_when_something_is_wrong(start, part):
+    with start(health=lambda: {"net": {"in_flight": 1}, **part}) as server:
+        assert server.admin("GET", "/api/system/health").json["data"]["status"] == "degraded"
+
+
 def test_the_cache_of_the_running_process_is_seen_and_cleared(start):
     cleared: list[str | None] = []
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import threading
@@ -19,7 +17,6 @@ from fazt.errors import ConfigError
 from fazt.server.asgi import Front
 from fazt.server.context import ServerContext
 from fazt.server.serve import Bound, bind, describe
-from fazt.stores import endpoint
 
 
 def test_port_0_is_one_real_port_on_every_address():
@@ -115,28 +112,6 @@ def test_a_running_request_ends_before_the_server_does(start, drain):
         assert inside.wait(10)
     assert drain(connection).endswith(b"finished")
     connection.close()
-
-
-def test_commands_find_the_running_server(start, tmp_path):
-    assert endpoint.running(tmp_path) is None
-    with start(data_dir=tmp_path) as server:
-        found = endpoint.running(tmp_path)
-        assert found == endpoint.Endpoint(f"http://127.0.0.1:{server.port}", os.getpid())
-        assert stat.S_IMODE((tmp_path / endpoint.FILE).stat().st_mode) == 0o600
-    assert endpoint.running(tmp_path) is None
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_server_that_was_killed_is_not_found(tmp_path):
-    child = subprocess.Popen(["true"])
-    child.wait()
-    (tmp_path / endpoint.FILE).write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": child.pid}))
-    assert endpoint.running(tmp_path) is None
-    endpoint.withdraw(tmp_path)
-    assert (tmp_path / endpoint.FILE).exists()  # not ours
-    for junk in ("", "[]", "{}", '{"url": 1, "pid": "x"}', "\xff"):
-        (tmp_path / endpoint.FILE).write_text(junk)
-        assert endpoint.running(tmp_path) is None
 
 
 def test_other_asgi_servers_start_and_stop_it_by_lifespan():

@@ -80,14 +80,15 @@ class AdminApi:
 
     def _health(self, _query: Mapping[str, str]) -> Answer:
         limits = self._context.limits("")
+        parts = self._context.health()
         return data(
             {
-                "status": "ok",
+                "status": "degraded" if any(_ails(part) for part in parts.values()) else "ok",
                 "uptime_seconds": int(self._clock() - self._started),
                 "version": self._context.version,
                 "mode": self._context.mode,
                 "memory": {"used_mb": used_memory() // _MIB, "limit_mb": limits.hardware.total_ram // _MIB},
-                **self._context.health(),
+                **parts,
             }
         )
 
@@ -99,6 +100,10 @@ class AdminApi:
 
     def _net(self, _query: Mapping[str, str]) -> Answer:
         return data(dict(self._context.net_stats()))
+
+
+def _ails(part: object) -> bool:
+    return isinstance(part, Mapping) and bool(part.get("error") or part.get("failure"))
 
 
 _Handler = Callable[[AdminApi, Mapping[str, str]], Answer]

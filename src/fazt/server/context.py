@@ -67,7 +67,8 @@ class ServerContext:
         limits: limits of an app by its id; of everybody for "".
         admin_token: opens the admin API.
         report: takes a failure for the log of an app: app id, request id, failure. Must not raise.
-        health: parts of the health report beside the server's own: `database`, `runtime`, `net`.
+        health: parts of the health report beside the server's own: `database`, `runtime`, `net`. A part with an
+            `error` or a `failure` makes the whole `degraded`.
         cache_stats, clear_cache: the response cache; clearing takes an app id or None for all, returns entries removed.
         net_stats: what is in flight and what was counted.
         listening: told the (address, port) pairs the server is bound to, before it serves.

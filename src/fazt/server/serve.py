@@ -17,11 +17,8 @@ import uvicorn
 from fazt.errors import ConfigError
 from fazt.server.asgi import Front
 from fazt.server.guard import GuardedProtocol
-from fazt.stores import endpoint
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fazt.server.context import ServerContext
 
 BACKLOG = 2048
@@ -123,7 +120,6 @@ class Serving:
     Args:
         context: what to serve.
         host, port: where to listen; port 0 takes a free one.
-        data_dir: where commands look for the running server; None tells nobody.
         ready: called once the server answers.
     """
 
@@ -133,13 +129,11 @@ class Serving:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        data_dir: Path | None = None,
         ready: Callable[[Bound], None] = lambda _bound: None,
     ) -> None:
         self._context = context
         self._host = host
         self._port = port
-        self._data_dir = data_dir
         self._ready = ready
         self._server: _Server | None = None
         self._stopped = False
@@ -177,24 +171,17 @@ class Serving:
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
-            self._server = server = _Server(config, lambda: self._up(bound))
+            self._server = server = _Server(config, lambda: self._ready(bound))
             server.should_exit = self._stopped
             try:
                 await context.start()
                 await server.serve(sockets)
             finally:
-                if self._data_dir is not None:
-                    endpoint.withdraw(self._data_dir)
                 await context.stop()
             return 130 if server.signalled == signal.SIGINT else 0
         finally:
             for listener in sockets:
                 listener.close()
-
-    def _up(self, bound: Bound) -> None:
-        if self._data_dir is not None:
-            endpoint.announce(self._data_dir, bound.admin_url)
-        self._ready(bound)
 
     def stop(self) -> None:
         """Ask the server to end: no new connections, running requests finish."""
@@ -208,7 +195,6 @@ def serve(
     *,
     host: str,
     port: int,
-    data_dir: Path | None = None,
     ready: Callable[[Bound], None] = lambda _bound: None,
 ) -> int:
     """Serve until a signal; the exit code of the command.
@@ -216,13 +202,12 @@ def serve(
     Args:
         context: what to serve.
         host, port: where to listen; port 0 takes a free one.
-        data_dir: where commands look for the running server; None tells nobody.
         ready: called once the server answers, with the addresses it got.
 
     Raises:
         OperatorError: the address cannot be had, or the runtime cannot start.
     """
-    return Serving(context, host=host, port=port, data_dir=data_dir, ready=ready).run()
+    return Serving(context, host=host, port=port, ready=ready).run()
 
 
 def describe(bound: Bound, apps: Sequence[str]) -> list[str]:
