@@ -76,7 +76,6 @@ def test_reads_an_answer_in_any_segmentation(loop: str, size: int) -> None:
     answer = CHUNKED + chunks + b"0\r\nDigest: x\r\n\r\n"
 
     def script(peer: Peer) -> None:
-        peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer.request()
         for start in range(0, len(answer), size):
             peer.send(answer[start : start + size])

@@ -100,7 +100,7 @@ class Wire:
         if target.scheme == "https":
             if target.tls != self.tls.id:
                 raise FaztError(Reason.INTERNAL, "An internal error.", detail=f"unknown TLS configuration {target.tls}")
-            context = self.tls.context
+            context = await self.tls.ready()
         on_attempt()
         sock, address = await connect(addresses, target.port, deadline=deadline, delay=self._attempt_delay)
         connection = Connection(self, target, sock=sock, address=address)

@@ -6,8 +6,10 @@ write has failed, alerts keep their names, and a forked child can drop a connect
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ssl
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +29,7 @@ class TlsConfig:
         ConfigError: a file cannot be read or holds no certificate.
     """
 
-    __slots__ = ("_context", "_extra", "id")
+    __slots__ = ("_context", "_extra", "_making", "id")
 
     def __init__(self, ca_files: Sequence[str | Path] = ()) -> None:
         self._extra = tuple(_read_pem(Path(name)) for name in ca_files)
@@ -35,16 +37,23 @@ class TlsConfig:
         self.id = f"system+{digest[:16]}" if self._extra else "system"
         """Names this configuration in the pool's key: equal for equal certificates."""
         self._context: ssl.SSLContext | None = None
+        self._making = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<TlsConfig {self.id}>"
 
     @property
     def context(self) -> ssl.SSLContext:
-        """The context, made at first use: loading the system's roots takes tens of milliseconds."""
-        if self._context is None:
-            self._context = self._build()
-        return self._context
+        """The context, made at first use: loading the system's roots takes up to 100 ms."""
+        with self._making:
+            context = self._context
+            if context is None:
+                context = self._context = self._build()
+            return context
+
+    async def ready(self) -> ssl.SSLContext:
+        """Return the context without stopping the event loop while it is made."""
+        return self._context or await asyncio.to_thread(lambda: self.context)
 
     def _build(self) -> ssl.SSLContext:
         # not create_default_context(), which writes the session keys to a file when SSLKEYLOGFILE is set
