@@ -74,6 +74,7 @@ class Upstream:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 10
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 outer.answer(self, moved_to=moved_to)
