@@ -69,6 +69,11 @@ class JsboxEngine:
     kind = "jsbox"
     fingerprint = "jsbox-1"
 
+    def __init__(self) -> None:
+        # read now: a worker can't open files
+        opener = (guest.HERE / "jsbox.js").read_text("utf-8").rstrip().rstrip(";")
+        self._script = f"({opener})({guest.prelude_source()})"
+
     def start_watchdog(self) -> None:
         """Nothing to start: jsbox looks at the clock itself."""
 
@@ -101,7 +106,8 @@ class JsboxEngine:
         """See `GuestEngine`."""
         fd = os.dup(source) if isinstance(source, int) else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return JsboxImage(os.pread(fd, os.fstat(fd).st_size, 0))
+            size = os.lseek(fd, 0, os.SEEK_END)  # not os.fstat: a sealed worker may not make a call that takes a path
+            return JsboxImage(os.pread(fd, size, 0))
         finally:
             os.close(fd)
 
@@ -133,8 +139,7 @@ class JsboxEngine:
             runtime = jsbox.Runtime(memory_limit=_BASE + memory)
             runtime.bind_function("__fazt_host", door)
             runtime.bind_function("__fazt_take", inputs)
-            script = f"({(guest.HERE / 'jsbox.js').read_text('utf-8').rstrip().rstrip(';')})({guest.prelude_source()})"
-            runtime.eval(script, timeout=limit)
+            runtime.eval(self._script, timeout=limit)
         except (_StoppedError, jsbox.JsTimeoutError):
             kind = "cpu" if cpu_ms < wall_ms else "wall"
         except FrameError:
