@@ -195,7 +195,7 @@ def test_a_full_sandbox_can_be_required(hosting) -> None:
         async with hosting("fake_engine:native", require="full"):
             pass
 
-    with pytest.raises(FunctionsUnavailableError, match="development profile"):
+    with pytest.raises(FunctionsUnavailableError, match="for development"):
         asyncio.run(scenario())
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from fazt.functions import seccomp
 from fazt.functions.seccomp import AARCH64, X86_64, Arch, assemble, worker_rules
 
 PID, SOCK = 4_242, 3
@@ -35,8 +34,8 @@ def run(program: bytes, *, audit: int, number: int, args: tuple[int, ...] = ()) 
             raise AssertionError(f"an instruction that the program should not hold: {op:#x}")
 
 
-def verdict(arch: Arch, name: str, *args: int, profile: seccomp.Profile = "strict") -> int:
-    program = assemble(arch, worker_rules(pid=PID, sock=SOCK, profile=profile))
+def verdict(arch: Arch, name: str, *args: int) -> int:
+    program = assemble(arch, worker_rules(pid=PID, sock=SOCK))
     return run(program, audit=arch.audit, number=arch.numbers[name], args=args)
 
 
@@ -93,14 +92,6 @@ def test_a_descriptor_can_be_copied_but_not_changed(arch: Arch) -> None:
     assert verdict(arch, "fcntl", 4, 1030, 0) == ALLOW
     for command in (0, 2, 4, 8, 1024, 1031, 1033):
         assert verdict(arch, "fcntl", 4, command) == EPERM
-
-
-@BOTH
-def test_the_development_profile_adds_only_reading_of_clocks_and_processors(arch: Arch) -> None:
-    strict = worker_rules(pid=PID, sock=SOCK)
-    wider = worker_rules(pid=PID, sock=SOCK, profile="development")
-    assert set(wider) - set(strict) == {"getrusage", "clock_getres", "sched_getaffinity", "membarrier"}
-    assert {name: wider[name] for name in strict} == strict
 
 
 def test_both_tables_name_the_same_calls_and_one_is_unverified() -> None:

@@ -87,6 +87,11 @@ class Channel:
         self._in.clear()
         self._out.clear()
 
+    def drain(self) -> None:
+        """Take what a peer that has ended left behind, up to the end of the link."""
+        while not self.closed and self._readable():
+            pass
+
     def _lost(self, why: str, *, broke: bool = False) -> None:
         if not self.closed:
             self.close()
@@ -104,24 +109,26 @@ class Channel:
         if not self._out:
             self._loop.remove_writer(self._sock.fileno())
 
-    def _readable(self) -> None:
+    def _readable(self) -> bool:
+        """Take what there is; False when there was nothing."""
         try:
             data = self._sock.recv(_READ_MORE if len(self._in) > _READ else _READ)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as exc:
             self._lost(f"receive: {exc.strerror}")
-            return
+            return False
         if not data:
             self._lost("the process ended")
-            return
+            return False
         if not self._in and len(data) >= HEAD.size:  # nearly always: one whole message
             length, kind = HEAD.unpack_from(data)
             if len(data) == HEAD.size + length and length <= self._cap(kind):
                 self._on_message(kind, data[HEAD.size :])
-                return
+                return True
         self._in += data
         self._split()
+        return True
 
     def _split(self) -> None:
         while not self.closed and len(self._in) >= HEAD.size:

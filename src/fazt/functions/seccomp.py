@@ -18,9 +18,6 @@ from typing import Literal
 
 from fazt.functions.libc import last_error, libc, syscall
 
-Profile = Literal["strict", "development"]
-"""`strict` is for the WebAssembly guest; `development` adds what a native engine needs and is reported as such."""
-
 _INSN = struct.Struct("HBBI")  # struct sock_filter: code, jt, jf, k
 _LD_WORD, _JUMP_EQ, _JUMP_SET, _RETURN = 0x20, 0x15, 0x45, 0x06
 _AT_NUMBER, _AT_ARCH, _AT_ARGS = 0, 4, 16  # offsets in struct seccomp_data; arguments are 8 bytes, low word first
@@ -46,13 +43,12 @@ X86_64 = Arch(
     audit=0xC000003E,
     verified=True,
     numbers={
-        "read": 0, "write": 1, "close": 3, "fstat": 5, "lseek": 8, "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12,
-        "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "sched_yield": 24, "mremap": 25, "madvise": 28,
-        "nanosleep": 35, "getpid": 39, "pread64": 17, "fcntl": 72, "sendto": 44, "recvfrom": 45, "recvmsg": 47,
-        "exit": 60, "getrusage": 98, "gettimeofday": 96, "sigaltstack": 131, "gettid": 186, "futex": 202,
-        "sched_getaffinity": 204, "restart_syscall": 219, "clock_gettime": 228, "clock_getres": 229,
-        "clock_nanosleep": 230, "exit_group": 231, "tgkill": 234, "getrandom": 318, "seccomp": 317, "membarrier": 324,
-        "io_uring_setup": 425,
+        "close": 3, "fstat": 5, "lseek": 8, "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "rt_sigaction": 13,
+        "rt_sigprocmask": 14, "rt_sigreturn": 15, "sched_yield": 24, "mremap": 25, "madvise": 28, "nanosleep": 35,
+        "getpid": 39, "pread64": 17, "fcntl": 72, "sendto": 44, "recvfrom": 45, "recvmsg": 47, "exit": 60,
+        "gettimeofday": 96, "sigaltstack": 131, "gettid": 186, "futex": 202, "restart_syscall": 219,
+        "clock_gettime": 228, "clock_nanosleep": 230, "exit_group": 231, "tgkill": 234, "getrandom": 318,
+        "seccomp": 317,
     },
 )  # fmt: skip
 AARCH64 = Arch(
@@ -60,13 +56,12 @@ AARCH64 = Arch(
     audit=0xC00000B7,
     verified=False,
     numbers={
-        "read": 63, "write": 64, "close": 57, "fstat": 80, "lseek": 62, "mmap": 222, "mprotect": 226, "munmap": 215,
-        "brk": 214, "rt_sigaction": 134, "rt_sigprocmask": 135, "rt_sigreturn": 139, "sched_yield": 124, "mremap": 216,
+        "close": 57, "fstat": 80, "lseek": 62, "mmap": 222, "mprotect": 226, "munmap": 215, "brk": 214,
+        "rt_sigaction": 134, "rt_sigprocmask": 135, "rt_sigreturn": 139, "sched_yield": 124, "mremap": 216,
         "madvise": 233, "nanosleep": 101, "getpid": 172, "pread64": 67, "fcntl": 25, "sendto": 206, "recvfrom": 207,
-        "recvmsg": 212, "exit": 93, "getrusage": 165, "gettimeofday": 169, "sigaltstack": 132, "gettid": 178,
-        "futex": 98, "sched_getaffinity": 123, "restart_syscall": 128, "clock_gettime": 113, "clock_getres": 114,
-        "clock_nanosleep": 115, "exit_group": 94, "tgkill": 131, "getrandom": 278, "seccomp": 277, "membarrier": 283,
-        "io_uring_setup": 425,
+        "recvmsg": 212, "exit": 93, "gettimeofday": 169, "sigaltstack": 132, "gettid": 178, "futex": 98,
+        "restart_syscall": 128, "clock_gettime": 113, "clock_nanosleep": 115, "exit_group": 94, "tgkill": 131,
+        "getrandom": 278, "seccomp": 277,
     },
 )  # fmt: skip
 _ARCHES = {"x86_64": X86_64, "amd64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}
@@ -96,17 +91,18 @@ def current_arch() -> Arch | None:
     return _ARCHES.get(platform.machine().lower())
 
 
-def worker_rules(*, pid: int, sock: int, profile: Profile = "strict") -> Rules:
+def worker_rules(*, pid: int, sock: int) -> Rules:
     """Return the allow-list of a worker.
 
     Args:
         pid: its own process id, the only one it may signal (glibc's abort() does, through tgkill).
         sock: descriptor of the socket to the host, the only one it may talk on.
-        profile: `development` adds what the native fallback engine needs.
+
+    Both engines make do with it: the native one was tried as well, and asks for nothing more.
     """
     on_sock = Check(0, sock)
     no_exec = Check(2, _PROT_EXEC, "clear")
-    rules: dict[str, tuple[Check, ...]] = {
+    return {
         # the hot ones first: the list is searched in order
         "futex": (),
         "clock_gettime": (),
@@ -140,9 +136,6 @@ def worker_rules(*, pid: int, sock: int, profile: Profile = "strict") -> Rules:
         "exit": (),
         "exit_group": (),
     }
-    if profile == "development":
-        rules |= dict.fromkeys(("getrusage", "clock_getres", "sched_getaffinity", "membarrier"), ())
-    return rules
 
 
 def assemble(arch: Arch, rules: Rules, *, denied: int = errno.EPERM) -> bytes:

@@ -117,6 +117,7 @@ class WorkerLink:
 
     def exited(self, status: int) -> None:
         """Learn how the process ended: names the failure of the invocation that ran in it."""
+        self._channel.drain()  # its last words may tell more
         self._owner_dead(_describe(status))
         if self._running is not None:
             killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL

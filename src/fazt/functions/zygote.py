@@ -7,6 +7,7 @@ die with it.
 
 from __future__ import annotations
 
+import codecs
 import gc
 import importlib
 import json
@@ -90,7 +91,9 @@ def main() -> NoReturn:
 
 
 def open_engine(config: ZygoteConfig) -> GuestEngine:
-    """Open the engine that a configuration names."""
+    """Open the engine that a configuration names, and load what a worker, which opens no file, might want later."""
+    for encoding in ("ascii", "latin-1", "utf-8-sig", "utf-16-le"):
+        codecs.lookup(encoding)
     sys.path.extend(entry for entry in config.path if entry not in sys.path)
     if ":" in config.engine:
         module, _, name = config.engine.partition(":")
