@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +21,7 @@ from fazt.cli.options import (
 )
 from fazt.cli.output import examples, print_json, printable, say, sayable
 from fazt.cli.stream import line_text
-from fazt.errors import ConfigError
+from fazt.errors import ConfigError, NotFoundError
 
 if TYPE_CHECKING:
     from fazt.config import Settings
@@ -51,6 +52,8 @@ def invoke(ctx: click.Context, /, name: str, path: str, **options: Any) -> int:
 
     Its console lines go to stderr and to the log. Exit code 0 on an answer of any status, 2 when the handler fails.
     """
+    from fazt.functions.model import FailureKind, InvocationFailure
+
     chosen = settings(
         ctx,
         options["data"],
@@ -64,9 +67,15 @@ def invoke(ctx: click.Context, /, name: str, path: str, **options: Any) -> int:
     with opened_for(chosen) as store:
         about = store.apps.get(name)
         outcome = _run(store, chosen, about.id, request)
-        lines = store.log.lines(app=about.id, invocation=request.id, limit=1000)
-    for line in reversed(lines):
-        say(line_text(line, {about.id: about.name}), err=True)
+        for line in reversed(store.log.lines(app=about.id, invocation=request.id, limit=1000)):
+            say(line_text(line, {about.id: about.name}), err=True)
+        if isinstance(outcome, InvocationFailure):
+            if outcome.kind is FailureKind.NO_HANDLER:
+                raise NotFoundError(
+                    f"{about.name} has no handler (api/main.js)", hint=f"fazt app deploy DIR --name {about.name}"
+                )
+            said = f"{outcome.kind}: {outcome.message}"  # as a server would write it down
+            store.log.write_line(about.id, "error", said, ts=time.time(), invocation=request.id)
     return _say(outcome, as_json=options["as_json"], include=options["include"])
 
 
