@@ -253,7 +253,7 @@ def test_nonsense_is_a_failure_and_never_an_exception(frame):
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
-    max_leaves=12,
+    max_leaves=6,
 )
 headers_like = st.lists(st.lists(st.text(max_size=8), max_size=3), max_size=3) | json_values
 

@@ -92,7 +92,7 @@ class Live:
         return "\n".join(f"{line.level} {line.message}" for line in self.store.log.lines(invocation=request_id))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder: Path = tmp_path_factory.mktemp("real")
     with socket.socket() as closed:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from fazt.errors import DeployError
+from fazt.errors import ConfigError, DeployError
+from fazt.stores.sqlite.apps import check_app_name
 
-RESERVED_APPS = frozenset({"admin", "api", "ftp", "imap", "localhost", "mail", "ns1", "ns2", "pop", "smtp", "www"})
-"""Names of hosts that mean something else (spec B.11), and what fazt answers itself."""
 RESERVED_PATHS = frozenset({"_app", "_ws"})
 """First segments that fazt answers by itself, now or in a coming version."""
 RULED_PATHS = frozenset({"api", "private", "workers", "manifest.json"})
@@ -16,7 +15,6 @@ RULED_PATHS = frozenset({"api", "private", "workers", "manifest.json"})
 MAX_PATH = 512
 """Longest path of a file, in bytes of UTF-8."""
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
@@ -26,13 +24,12 @@ def app_name(text: str) -> str:
     Raises:
         DeployError: not lower-case letters, digits and inner hyphens, longer than 63, or reserved.
     """
-    if not _NAME.fullmatch(text) or text.startswith("xn--"):
-        raise DeployError(
-            f"{text[:80]!r} cannot be the name of an app",
-            hint="lower-case letters, digits and hyphens, 1 to 63, no hyphen at either end: --name my-app",
-        )
-    if text in RESERVED_APPS:
-        raise DeployError(f"the name {text!r} is reserved", hint="choose another: --name my-app")
+    try:
+        check_app_name(text)
+    except ConfigError as wrong:
+        raise DeployError(wrong.message, hint=wrong.hint) from None
+    if text.startswith("xn--"):  # shown to people as something else than what it is
+        raise DeployError(f"{text!r} cannot be the name of an app", hint="a name that does not begin with xn--")
     return text
 
 
