@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import ssl
 import struct
@@ -261,7 +262,12 @@ def sockets() -> int:
     return count
 
 
-async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+def wait_for_kernel(connection: Connection) -> None:
+    """Stop the event loop until the kernel holds something of this connection that the loop has not seen."""
+    assert select.select([connection._sock], [], [], 20)[0]
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
     """Let the loop turn until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -130,8 +130,7 @@ def test_cancelling_closes_every_attempt(loop: str) -> None:
     async def main(port: int) -> None:
         before = sockets()
         task = asyncio.ensure_future(connect(["127.0.0.2", "127.0.0.3"], port, deadline=soon(), delay=0.001))
-        await asyncio.sleep(0.02)
-        assert sockets() == before + 2
+        await until(lambda: sockets() == before + 2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -148,7 +147,11 @@ def test_the_loser_of_a_dead_heat_is_closed(loop: str, monkeypatch: pytest.Monke
     async def attempt(address: str, port: int, *, failures: list[str]) -> tuple[socket.socket, str]:
         sock = socket.socket()
         made.append(sock)
-        await asyncio.sleep(0.01)
+        try:
+            await asyncio.sleep(0.01)
+        except BaseException:
+            sock.close()
+            raise
         return sock, address
 
     monkeypatch.setattr(module, "_attempt", attempt)

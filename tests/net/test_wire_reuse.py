@@ -34,6 +34,7 @@ from tests.net.origin import (
     soon,
     target,
     until,
+    wait_for_kernel,
     wire,
 )
 
@@ -173,7 +174,7 @@ def test_a_second_answer_while_idle_poisons_the_connection(loop: str, loop_turns
             await until(lambda: len(net.pool) == 0)
             assert not net.live
         else:
-            time.sleep(0.05)
+            wait_for_kernel(*net.live)
             assert len(net.pool) == 1
         got = await call(net, target(port))
         assert got.body == b"ok"
@@ -210,7 +211,7 @@ def test_a_connection_closed_while_idle_is_not_handed_out(loop: str, how: str, l
         if loop_turns:
             await until(lambda: len(net.pool) == 0)
         else:
-            time.sleep(0.05)
+            wait_for_kernel(*net.live)
         assert (await call(net, target(port))).body == b"ok"
         await net.close()
 
@@ -315,7 +316,6 @@ def test_idle_connections_end_by_themselves(loop: str) -> None:
         net = wire(limits=PoolLimits(total=20, per_key=2, expiry=0.05))
         await call(net, target(port))
         await call(net, target(port, app="other"))
-        assert len(net.pool) == 2
         await until(lambda: not net.live)
         assert len(net.pool) == 0
         await call(net, target(port))
@@ -562,6 +562,44 @@ def test_cancelling_while_resolving_or_connecting_leaves_nothing(loop: str) -> N
     with serve(once(OK)) as origin:
         run(loop, lambda: main(origin.port))
     assert sockets() == before
+
+
+@pytest.mark.parametrize("answer", [OK, HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"])
+def test_cancelling_a_call_at_any_turn_leaves_nothing(loop: str, answer: bytes) -> None:
+    before = sockets()
+
+    async def main(port: int) -> None:
+        net = wire()
+        for turns in range(30):
+            task = asyncio.ensure_future(call(net, target(port)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert len(net.live) == len(net.pool) <= 1
+        await net.close()
+
+    with serve(answering(answer)) as origin:
+        run(loop, lambda: main(origin.port))
+    assert sockets() == before
+
+
+def test_one_event_loop_at_a_time(loop: str) -> None:
+    async def main(port: int) -> None:
+        net = wire()
+        await call(net, target(port))
+
+        def elsewhere() -> None:
+            asyncio.run(call(net, target(port)))
+
+        with pytest.raises(RuntimeError):
+            await asyncio.to_thread(elsewhere)
+        assert (await call(net, target(port))).body == b"ok"
+        await net.close()
+
+    with serve(answering(OK)) as origin:
+        run(loop, lambda: main(origin.port))
+        assert origin.accepted == 1
 
 
 # --- fork

@@ -281,7 +281,7 @@ def test_an_end_in_the_handshake(loop: str, roots: TlsConfig, how: str) -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_handshake_that_hangs_ends_at_the_deadline(loop: str, roots: TlsConfig) -> None:
-    error = failure(loop, roots, lambda peer: peer.wait_for_end(), None, after=0.1)
+    error = failure(loop, roots, lambda peer: peer.wait_for_end(), None, after=0.5)
     assert error.reason is Reason.TLS_HANDSHAKE
 
 
@@ -446,7 +446,7 @@ def test_streams_over_tls_under_back_pressure(loop: str, roots: TlsConfig) -> No
         net = wire(tls=roots)
         connection = await net.acquire(secure(roots, port), deadline=soon(), on_attempt=nothing)
         await send(connection)
-        await asyncio.sleep(0.1)
+        await until(lambda: connection._paused)
         assert connection._reader.size < 1 << 20
         got = 0
         while piece := await connection.read_some(deadline=soon()):

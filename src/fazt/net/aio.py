@@ -17,7 +17,7 @@ from fazt.net.deadlines import Deadlines
 from fazt.net.link import Key, forks, pool_key
 from fazt.net.pool import FUNCTIONS, Pool, PoolLimits
 from fazt.net.resolve import Resolver
-from fazt.net.tls import TlsConfig
+from fazt.net.tls import TlsConfig, TlsSession
 
 __all__ = ["Connection", "Wire"]
 
@@ -96,17 +96,17 @@ class Wire:
             own=self.own_listeners,
             local=self.local_addresses,
         )
-        context = None
+        session = None
         if target.scheme == "https":
             if target.tls != self.tls.id:
                 raise FaztError(Reason.INTERNAL, "An internal error.", detail=f"unknown TLS configuration {target.tls}")
-            context = await self.tls.ready()
+            session = TlsSession(await self.tls.ready(), target.host)
         on_attempt()
         sock, address = await connect(addresses, target.port, deadline=deadline, delay=self._attempt_delay)
         connection = Connection(self, target, sock=sock, address=address)
         self.live.add(connection)
         try:
-            await connection.open(context=context, deadline=deadline)
+            await connection.open(tls=session, deadline=deadline)
         except BaseException:
             connection.shut()
             raise

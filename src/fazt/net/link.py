@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from fazt.core.call import Target
@@ -125,18 +124,19 @@ class Link(asyncio.Protocol):
 
     # --- opening
 
-    async def open(self, *, context: ssl.SSLContext | None, deadline: float) -> None:
-        """Take over the connected socket and make it secure where a context is given.
+    async def open(self, *, tls: TlsSession | None, deadline: float) -> None:
+        """Take over the connected socket and make it secure where a session is given.
 
         Raises:
             FaztError: `tls_failed`, or `tls_handshake` at the deadline.
         """
+        self._tls = tls
+        self._handshaking = tls is not None
         await self._loop.create_connection(lambda: self, sock=self._sock)
-        if context is None:
+        if tls is None:
             return
-        self._tls = TlsSession(context, self.target.host)
-        self._handshaking = True
-        self._shake_hands(b"")
+        if self._handshaking and self._error is None:
+            self._shake_hands(b"")
         if self._handshaking and self._error is None:
             await self._wait(Reason.TLS_HANDSHAKE, deadline=deadline)
         if self._error is not None:

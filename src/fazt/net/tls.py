@@ -46,14 +46,17 @@ class TlsConfig:
     def context(self) -> ssl.SSLContext:
         """The context, made at first use: loading the system's roots takes up to 100 ms."""
         with self._making:
-            context = self._context
-            if context is None:
-                context = self._context = self._build()
+            if self._context is not None:
+                return self._context
+            context = self._build()
+            self._context = context
             return context
 
     async def ready(self) -> ssl.SSLContext:
         """Return the context without stopping the event loop while it is made."""
-        return self._context or await asyncio.to_thread(lambda: self.context)
+        if self._context is not None:
+            return self._context
+        return await asyncio.to_thread(lambda: self.context)
 
     def _build(self) -> ssl.SSLContext:
         # not create_default_context(), which writes the session keys to a file when SSLKEYLOGFILE is set
