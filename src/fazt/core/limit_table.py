@@ -184,7 +184,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Estimates of what this machine carries, for planning; nothing is refused on their account."""
+    """Estimates of what this machine carries, for planning; `max_requests` also bounds what the server holds open."""
 
     users: int = _limit(
         "Comfortable users",

@@ -366,11 +366,15 @@ def _fields(value: object) -> Fields:
     return tuple(out)
 
 
+_MOST = 1 << 53
+
+
 def _usage(value: object) -> Usage:
     if not isinstance(value, dict):
         return Usage()
     numbers = [value.get(key, 0) for key in ("cpuMs", "wallMs", "memory")]
-    cpu, wall, memory = (n if isinstance(n, int | float) and n >= 0 else 0 for n in numbers)
+    # false for NaN; an infinite or huge number would not convert
+    cpu, wall, memory = (n if isinstance(n, int | float) and 0 <= n <= _MOST else 0 for n in numbers)
     return Usage(float(cpu), float(wall), int(memory))
 
 
