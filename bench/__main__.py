@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import calls, core, cli, functions
+from bench import calls, cli, core, functions
 from bench.measure import Row
 
 ROWS: dict[str, Callable[[], list[Row]]] = {

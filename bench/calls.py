@@ -115,7 +115,8 @@ async def opened(wire: Any, policy: Policy, *, cache: ResponseCache | None = Non
         yield AsyncEngine(policies=Fixed(policy), wire=wire, vault=store.secrets, sink=store.log, cache=cache)
 
 
-def _run(main: Coroutine[Any, Any, list[Row]]) -> list[Row]:
+def run_loop(main: Coroutine[Any, Any, list[Row]]) -> list[Row]:
+    """Run on uvloop where it is installed."""
     try:
         import uvloop
 
@@ -151,11 +152,9 @@ def pipeline() -> list[Row]:
                     [lambda n: spread(ours, n), lambda n: spread(theirs, n)], [20_000, 3_000]
                 )
                 await wire.close()
-        return [
-            Row("allowed call, whole pipeline, 50 tasks", fazt, "µs", "≤ 0.2x", fazt <= 0.2 * peer, "httpx2", peer)
-        ]
+        return [Row("allowed call, whole pipeline, 50 tasks", fazt, "µs", "≤ 0.2x", fazt <= 0.2 * peer, "httpx2", peer)]
 
-    return _run(main())
+    return run_loop(main())
 
 
 def policy_alone() -> list[Row]:
@@ -174,7 +173,7 @@ def policy_alone() -> list[Row]:
             (cost,) = await paired_async([run], [50_000])
         return [Row("policy and record alone (null wire)", cost, "µs", "≤ 30 µs", cost <= 30)]
 
-    return _run(main())
+    return run_loop(main())
 
 
 def cache_hit() -> list[Row]:
@@ -195,4 +194,4 @@ def cache_hit() -> list[Row]:
             (cost,) = await paired_async([run], [50_000])
         return [Row("cache hit", cost, "µs", "≤ 60 µs", cost <= 60)]
 
-    return _run(main())
+    return run_loop(main())

@@ -8,6 +8,7 @@ import multiprocessing
 import ssl
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from typing import cast
 
 BODY = b'{"pad":"' + b"x" * 190 + b'"}'
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY
@@ -20,8 +21,7 @@ class Origin(asyncio.Protocol):
         self.rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
         data = self.rest + data
