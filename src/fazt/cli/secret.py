@@ -309,7 +309,10 @@ def import_(
 
     with opened(ctx, data) as store:
         for new in made(""):
-            _check(store, new, app_name)
+            try:
+                _check(store, new, app_name)
+            except ConfigError as error:
+                raise ConfigError(f"{new.name}: {error.message}", hint=error.hint) from None
         scope = app_scope(store, app_name, create=True)
         metas = store.secrets.set_many(made(scope), actor=actor())
         names = names_of(store)
