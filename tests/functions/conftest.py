@@ -14,7 +14,9 @@ from fazt.functions.guestapi import pack
 from fazt.functions.host import AppImage, FunctionHost, InvokeLimits, InvokeResult
 
 HERE = str(Path(__file__).parent)
-LIMITS = InvokeLimits(cpu_ms=5_000, wall_ms=5_000, memory=32 << 20, max_output=1 << 20, max_log_lines=100)
+LIMITS = InvokeLimits(cpu_ms=5_000, wall_ms=30_000, memory=32 << 20, max_output=1 << 20, max_log_lines=100)
+
+PATIENT = {"workers": 3, "spare": 1, "queue_ms": 15_000}
 
 
 class Bench:
@@ -73,7 +75,7 @@ def hosting(tmp_path: Path) -> Hosting:
 
     @asynccontextmanager
     async def run(engine: str = "fake_engine:make", **settings: Any) -> AsyncIterator[Bench]:
-        host = FunctionHost(engine_kind=engine, search_path=(HERE,), **{"workers": 3, "spare": 1, **settings})
+        host = FunctionHost(engine_kind=engine, search_path=(HERE,), **{**PATIENT, **settings})
         await host.start(seconds=20)
         zygote = host.report()["zygote"]["pid"]
         try:

@@ -56,8 +56,8 @@ class SandboxPlan:
 
     Args:
         profile: `strict`, or `development` for the native fallback engine.
-        data: bytes of private writable memory it may have beyond what it starts with.
-        address_space: bytes of address space beyond what it starts with (a reservation of wasmtime's counts here).
+        data: bytes of private writable memory it may have, the zygote's included.
+        address_space: bytes of address space, the zygote's included (a reservation of wasmtime's counts here).
         uid: the user to become when started by root.
         open_files: one more than the highest descriptor it may have.
         nice: added to the priority value, so that the parent, which owns the network, goes first.
@@ -218,15 +218,14 @@ def memory_now() -> tuple[int, int]:
 
 
 def _limit(plan: SandboxPlan) -> None:
-    size, data = memory_now()
     limits = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_NOFILE: plan.open_files,
-        resource.RLIMIT_AS: size + plan.address_space,
-        resource.RLIMIT_DATA: data + plan.data,
+        resource.RLIMIT_AS: plan.address_space,
+        resource.RLIMIT_DATA: plan.data,
     }
     for which, value in limits.items():
         _, hard = resource.getrlimit(which)
@@ -263,10 +262,15 @@ def _drop_capabilities() -> bool:
 def _prefer_as_oom_victim() -> None:
     """Have the kernel take a worker, not the host, when memory runs out."""
     try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write("1000")
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
     except OSError:  # /proc is read-only in some containers; then the kernel decides by size
+        return
+    try:
+        os.write(fd, b"1000")
+    except OSError:
         pass
+    finally:
+        os.close(fd)
 
 
 def verify_outside(pid: int, report: SandboxReport) -> tuple[str, ...]:

@@ -348,7 +348,8 @@ class _Run:
         header, body = checked_unpack(payload, max_header=MAX_CALL_HEADER)
         self.calls += 1
         if self.calls > self.limits.max_calls:
-            raise FrameError(f"more than {self.limits.max_calls} host calls")
+            self._worker._die(f"it made more than {self.limits.max_calls} calls", "crash")
+            return
         if self._aborted:  # it was told already
             return
         self._call = self._loop.create_task(self._answer(header, body), context=self._context)

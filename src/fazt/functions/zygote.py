@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from fazt.functions import guestapi, worker
 from fazt.functions.libc import PR_SET_PDEATHSIG, prctl
 from fazt.functions.protocol import MAX_SMALL, Link, Message
-from fazt.functions.sandbox import ADDRESS_SPACE, DATA, NICE, SandboxPlan
+from fazt.functions.sandbox import ADDRESS_SPACE, DATA, NICE, SandboxPlan, memory_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +46,8 @@ class ZygoteConfig:
         engine: "auto", "wasm", "jsbox", or "module:function" naming a function without arguments (for tests).
         cache_dir: where the compiled guest is kept.
         path: entries of the host's module search path.
-        data: `SandboxPlan.data` of the workers.
-        address_space: `SandboxPlan.address_space` of the workers.
+        data: bytes of private writable memory that a worker may have beyond the zygote's.
+        address_space: bytes of address space that a worker may have beyond the zygote's.
         nice: `SandboxPlan.nice` of the workers.
     """
 
@@ -110,10 +110,13 @@ class _Zygote:
         before = _descriptors()
         self.engine = open_engine(config)
         self.engine_files = _descriptors() - before  # wasmtime maps initial memory from the compiled guest
+        self.size, self.data = memory_now()  # a child starts with the same
         self.pids: dict[int, int] = {}  # process id -> worker id
         self.workers: dict[int, int] = {}  # worker id -> process id
         self.forks = 0
-        self.woken, self.wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.woken, self.wake = os.pipe()
+        os.set_blocking(self.woken, False)
+        os.set_blocking(self.wake, False)
 
     def run(self) -> None:
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -151,8 +154,8 @@ class _Zygote:
     def _spawn(self, name: int, fd: int) -> None:
         plan = SandboxPlan(
             profile="strict" if self.engine.kind != "jsbox" else "development",
-            data=self.config.data,
-            address_space=self.config.address_space,
+            data=self.data + self.config.data,
+            address_space=self.size + self.config.address_space,
             uid=_UIDS + self.forks % _UID_COUNT,
             nice=self.config.nice,
             open_files=max((fd, *self.engine_files)) + _SPARE_FILES,
