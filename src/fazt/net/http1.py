@@ -102,6 +102,7 @@ class ResponseReader:
 
     def __init__(self) -> None:
         self._parser: HttpResponseParser | None = None
+        self._block = bytearray()
         self.begin(head_only=False)
         self._finish()
 
@@ -109,14 +110,13 @@ class ResponseReader:
         """Expect a response; `head_only` where it answers HEAD."""
         self._state = _HEAD
         self._head_only = head_only
-        self._block = bytearray()
+        if self._block:
+            self._block = bytearray()
         self._fields: Fields = ()
         self._first = b""
         self._body: bytearray | None = None
         self._chunks: ChunkedBody | None = None
-        self._left = 0
-        self._lines = 0
-        self._interim = 0
+        self._left = self._lines = self._interim = 0
         self._allowance = MAX_HEAD
         self.head: ResponseHead | None = None
         self.length: int | None = None
