@@ -42,11 +42,11 @@ def test_an_invocation_survives_the_way_to_the_worker() -> None:
 def test_only_what_a_worker_says_has_a_cap_and_the_caps_are_small() -> None:
     from_worker = {Message.READY, Message.FAILED, Message.REFUSED, Message.POST, Message.CALL, Message.RESULT}
     for kind in Message:
-        cap = cap_of(kind, max_output=1_000)
+        cap = cap_of(kind, answer=1_000)
         assert (cap >= 0) == (kind in from_worker | {Message.BAKED})
-    assert cap_of(99, max_output=1) == -1
-    assert cap_of(Message.POST, max_output=1) == MAX_POST
-    assert cap_of(Message.CALL, max_output=1) < MAX_CALL_BODY + (1 << 20)
+    assert cap_of(99, answer=1) == -1
+    assert cap_of(Message.POST, answer=1) == MAX_POST
+    assert cap_of(Message.CALL, answer=1) < MAX_CALL_BODY + (1 << 20)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fazt.functions import selfcheck
 from fazt.functions.seccomp import AARCH64, X86_64, Arch, assemble, worker_rules
 
 PID, SOCK = 4_242, 3
@@ -113,3 +114,7 @@ def test_the_numbers_are_those_of_the_kernels_headers(arch: Arch) -> None:
         pytest.skip("linux-libc-dev is not installed")
     found = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text()))
     assert {name: int(found[name]) for name in arch.numbers} == dict(arch.numbers)
+    column = 0 if arch is X86_64 else 1
+    tried = {name: pair[column] for name, pair in selfcheck._NUMBERS.items() if pair[column] is not None}
+    found.setdefault("newfstatat", found.get("fstatat", ""))
+    assert {name: int(found[name]) for name in tried} == tried

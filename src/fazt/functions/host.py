@@ -29,6 +29,7 @@ __all__ = ["AppImage", "FunctionHost", "FunctionsUnavailableError", "InvokeError
 _LIMIT_ERRORS = frozenset({"cpu", "wall", "memory", "killed"})
 _HEAVY_FAILURES = frozenset({"wall", "crash", "oom"})
 _BAKE_WAIT_S = 10.0
+_IMAGE_BASE = 32 << 20  # bytes of an image that aren't the app's
 
 
 class FunctionHost:
@@ -184,7 +185,8 @@ class FunctionHost:
         worker = await self._pool.take_blank(self._loop.time() + _BAKE_WAIT_S)
         try:
             async with asyncio.timeout(3 * cpu_ms / 1e3):
-                return await worker.bake(encode_bake(bundle, memory=memory, cpu_ms=cpu_ms))
+                payload = encode_bake(bundle, memory=memory, cpu_ms=cpu_ms)
+                return await worker.bake(payload, max_image=memory + _IMAGE_BASE + 2 * len(payload))
         except TimeoutError:
             raise BakeError("compiling the app took too long", "cpu") from None
 

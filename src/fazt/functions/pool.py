@@ -97,7 +97,7 @@ class Pool:
                 timer.cancel()
         self._first.cancel()
         for worker in list(self._workers.values()):
-            worker.retire("the host is closing")
+            worker.retire("the host is closing", kind="unavailable")
         for wanted in self._wanting:
             if not wanted.done():
                 wanted.set_exception(InvokeError("unavailable", "the host is closing"))

@@ -31,8 +31,6 @@ MAX_RESULT_HEADER: Final = 1024 * 1024
 """Cap in bytes of the JSON part of a result."""
 MAX_DEPTH: Final = 16
 """How deeply the JSON of a guest's frame may nest."""
-MAX_IMAGE: Final = 512 * 1024 * 1024
-"""Cap in bytes of a baked image."""
 
 _CHUNK: Final = 64 * 1024
 _LIMITS = struct.Struct("<ddQQQ")  # cpu_ms, wall_ms, memory, max_output, max_log_lines
@@ -70,8 +68,13 @@ def encode(kind: Message, payload: bytes = b"") -> bytes:
     return HEAD.pack(len(payload), kind) + payload
 
 
-def cap_of(kind: int, *, max_output: int) -> int:
-    """Return the most bytes a worker's message of this type may have; -1 for a type that no worker sends."""
+def cap_of(kind: int, *, answer: int) -> int:
+    """Return the most bytes a worker's message of this type may have; -1 for a type that no worker sends.
+
+    Args:
+        kind: the type.
+        answer: bytes that the body of a result, or an image, may have.
+    """
     match kind:
         case Message.READY | Message.FAILED | Message.REFUSED:
             return MAX_SMALL
@@ -80,9 +83,9 @@ def cap_of(kind: int, *, max_output: int) -> int:
         case Message.CALL:
             return 4 + MAX_CALL_HEADER + MAX_CALL_BODY
         case Message.RESULT:
-            return 4 + MAX_RESULT_HEADER + max_output
+            return 4 + MAX_RESULT_HEADER + answer
         case Message.BAKED:
-            return MAX_IMAGE
+            return answer
         case _:
             return -1
 

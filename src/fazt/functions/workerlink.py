@@ -94,6 +94,7 @@ class WorkerLink:
         self._report: SandboxReport | None = None
         self._running: _Run | None = None
         self._baking: asyncio.Future[bytes] | None = None
+        self._image_cap = 0
         self.number = number
         self.state = State.STARTING
         self.pid: int | None = None
@@ -110,10 +111,10 @@ class WorkerLink:
         self.pid = pid
         self._try_ready()
 
-    def retire(self, why: str = "retired") -> None:
-        """Kill the worker; an invocation that runs in it fails."""
+    def retire(self, why: str, *, kind: InvokeErrorKind = "crash") -> None:
+        """Kill the worker; an invocation that runs in it fails with this kind."""
         if self.state is not State.DEAD:
-            self._die(why, "crash")
+            self._die(why, kind)
 
     def exited(self, status: int) -> None:
         """Learn how the process ended: names the failure of the invocation that ran in it."""
@@ -166,7 +167,7 @@ class WorkerLink:
     def _cap(self, kind: int) -> int:
         if kind not in _MAY_SAY[self.state]:
             return -1
-        return cap_of(kind, max_output=self._running.limits.max_output if self._running is not None else 0)
+        return cap_of(kind, answer=self._running.limits.max_output if self._running is not None else self._image_cap)
 
     def _on_message(self, kind: int, payload: bytes) -> None:
         try:
@@ -245,13 +246,18 @@ class WorkerLink:
         if self.state is State.BUSY:
             self.state = State.IDLE
 
-    async def bake(self, payload: bytes) -> bytes:
+    async def bake(self, payload: bytes, *, max_image: int) -> bytes:
         """Bake an app in this blank worker, which is spent afterwards.
+
+        Args:
+            payload: from `encode_bake`.
+            max_image: most bytes that the image may have.
 
         Raises:
             BakeError: the app has a mistake, exceeds a limit, or broke the worker.
         """
         self.state = State.BAKING
+        self._image_cap = max_image
         self._baking = self._loop.create_future()
         try:
             self._channel.send(Message.BAKE, payload)

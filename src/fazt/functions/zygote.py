@@ -8,6 +8,7 @@ die with it.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gc
 import importlib
 import json
@@ -149,7 +150,8 @@ class _Zygote:
         elif kind == Message.KILL and name in self.workers:
             os.kill(self.workers[name], signal.SIGKILL)  # not reaped yet, so the id is still this worker's
         elif kind == Message.YIELD and name in self.workers:
-            os.setpriority(os.PRIO_PROCESS, self.workers[name], _YIELDED)
+            with contextlib.suppress(OSError):  # it has just ended; or its priority isn't ours to change
+                os.setpriority(os.PRIO_PROCESS, self.workers[name], _YIELDED)
 
     def _spawn(self, name: int, fd: int) -> None:
         plan = SandboxPlan(
