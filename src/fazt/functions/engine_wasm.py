@@ -29,8 +29,6 @@ from fazt.functions.watchdog import Watchdog
 
 C_STACK = 1 << 20
 """Bytes of C stack, at the bottom of the memory: scripts/build-guest links the guest so."""
-SCRIPT_STACK = 256 << 10
-"""C stack that scripts may use before a RangeError; it ends before `wasm_module.NATIVE_STACK` does (tested)."""
 SLACK = 4 << 20
 """Memory beyond the image and the app's limit: fragments, and what reporting an outcome needs."""
 
@@ -38,7 +36,7 @@ _MAIN = "api/main.js"
 _MAIN_KIND = 0
 _KINDS = {".js": 1, ".json": 2}
 _BAKE_BASE = 8 << 20
-_BOOT, _PRELUDE, _LIMIT, _COMPILE, _SEAL = range(5)  # the steps of the export "bake" in guest/shim.c
+_BOOT, _PRELUDE, _LIMIT, _COMPILE, _SEAL, _SERVE = range(6)  # the steps of guest/shim.c
 
 
 class WasmEngine:
@@ -78,8 +76,11 @@ class WasmEngine:
 
     def bake(self, bundle: AppBundle, *, memory: int, cpu_ms: float = 10_000) -> bytes:
         """See `GuestEngine`."""
-        files = [(path, _KINDS.get(Path(path).suffix), content) for path, content in sorted(bundle.files.items())]
-        files = [file for file in files if file[0].startswith("api/") and file[1] is not None]
+        files = [
+            (path, _KINDS[Path(path).suffix], content)
+            for path, content in sorted(bundle.files.items())
+            if path.startswith("api/") and Path(path).suffix in _KINDS
+        ]
         if _MAIN not in bundle.files:
             raise BakeError(f"the app has no {_MAIN}", "missing", path=_MAIN)
         size = sum(len(content) for _, _, content in files)
@@ -92,12 +93,13 @@ class WasmEngine:
             try:
                 instance = self._board.instantiate(store, result_cap=HEADROOM)
                 instance.stopped = lambda: self._watchdog.cause
-                initial = instance.memory.data_len(store)
+                before = bytes(instance.memory.read(store))
                 mailbox = self._boot(instance)
-                instance.call("bake", _LIMIT, memory, 0, 0)
+                hot = _changed(before, bytes(instance.memory.read(store)))
+                instance.enter(_LIMIT, memory)
                 for at, kind, content in files:
                     self._compile(instance, at, _MAIN_KIND if at == _MAIN else kind, content)
-                instance.call("bake", _SEAL, 0, 0, 0)
+                instance.enter(_SEAL)
                 image = bytes(instance.memory.read(store))
             except (wasmtime.Trap, wasmtime.WasmtimeError, BrokenGuestError, MemoryError) as exc:
                 reason = self._watchdog.disarm() or trap_kind(exc)
@@ -107,26 +109,26 @@ class WasmEngine:
                 self._board.release()
         return make_image(
             bytes(C_STACK) + image[C_STACK:],  # what calls left on the stack is of no use
-            floor=initial,
+            floor=len(before),
             header={
                 "fingerprint": self.fingerprint,
                 "app": bundle.app_id,
                 "version": bundle.version,
                 "mailbox": mailbox,
+                "hot": hot,
             },
         )
 
     def _boot(self, instance: Instance) -> int:
-        instance.call("_initialize")
-        mailbox = instance.call("bake", _BOOT, SCRIPT_STACK, 0, 0)
+        mailbox = instance.enter(_BOOT)
         if not mailbox:
             raise BrokenGuestError("no JavaScript runtime")
         instance.use_mailbox(mailbox)
-        if instance.call_with("bake", self._prelude, _PRELUDE, len(self._prelude), 0, 0) != 0:
+        if instance.enter(_PRELUDE, len(self._prelude), pending=self._prelude) != 0:
             raise BrokenGuestError(f"the prelude failed: {compile_error(instance.result())}")
-        return int(mailbox)
+        return mailbox & 0xFFFFFFFF
 
-    def _compile(self, instance: Instance, path: str, kind: int | None, content: bytes) -> None:
+    def _compile(self, instance: Instance, path: str, kind: int, content: bytes) -> None:
         if content.startswith(b"\xef\xbb\xbf"):
             content = content[3:]
         try:
@@ -134,7 +136,7 @@ class WasmEngine:
         except UnicodeDecodeError as exc:
             raise BakeError(f"{path}: not UTF-8 (byte {exc.start})", "encoding", path=path) from exc
         name = path.encode()
-        if instance.call_with("bake", name + content, _COMPILE, kind, len(name), len(content)) == 0:
+        if instance.enter(_COMPILE, kind, len(name), len(content), pending=name + content) == 0:
             return
         error, message, stack = compile_error(instance.result())
         if error == "InternalError" and "memory" in message:
@@ -177,7 +179,7 @@ class WasmEngine:
                 instance.restore(image)
                 clocks = struct.pack("<dd", time.time() * 1000, time.monotonic() * 1000)
                 pending = seed[:16].ljust(16, b"\0") + clocks + request
-                instance.call_with("run", pending, len(pending), memory, max_output, max_log_lines)
+                instance.enter(_SERVE, len(pending), memory, max_output, max_log_lines, pending=pending)
                 frame = instance.result()
             except Exception as exc:  # noqa: BLE001 - whatever breaks an invocation is that invocation's outcome
                 kind = self._watchdog.disarm() or trap_kind(exc)
@@ -209,3 +211,14 @@ def _first_place(stack: str, path: str) -> str:
         if found.startswith(f"{path}:"):
             return found
     return path
+
+
+def _changed(before: bytes, after: bytes) -> tuple[int, int]:
+    """Return the span of pages that differ above the stack: the heap of runtime and prelude.
+
+    Every invocation writes to most of it (reference counts), so it is mapped in one step instead of page by page.
+    """
+    page = 4096
+    before = before.ljust(len(after), b"\0")
+    starts = [at for at in range(C_STACK, len(after), page) if before[at : at + page] != after[at : at + page]]
+    return (starts[0], starts[-1] + page) if starts else (0, 0)

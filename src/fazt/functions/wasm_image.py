@@ -10,6 +10,7 @@ import ctypes
 import json
 import mmap
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ WASM_PAGE = 65_536
 _MAGIC = b"FAZTIMG1"
 _OFFSET = 65_536
 _MAP_FIXED = 0x10
+_MADV_POPULATE_WRITE = 23
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _mmap = _libc.mmap
 _mmap.restype = ctypes.c_void_p
+_madvise = _libc.madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
 
 
@@ -59,11 +63,12 @@ class WasmImage:
             self.version = str(header["version"])
             self.mailbox = int(header["mailbox"])
             self.pages = int(header["pages"])
+            self.hot = (int(header["hot"][0]), int(header["hot"][1]))
             # not os.fstat: glibc makes that a call that also takes a path, which a sealed worker may not make
             self.length = os.lseek(fd, 0, os.SEEK_END) - _OFFSET
-            if not 0 < self.length <= self.pages * WASM_PAGE:
+            if not 0 < self.length <= self.pages * WASM_PAGE or not 0 <= self.hot[0] <= self.hot[1] <= self.length:
                 raise ImageError("the image is cut off")
-        except (KeyError, TypeError, ValueError) as exc:
+        except (KeyError, IndexError, TypeError, ValueError) as exc:
             self.close()
             raise ImageError("the image has no readable header") from exc
         except BaseException:
@@ -80,6 +85,8 @@ class WasmImage:
         got = _mmap(address, self.length, mmap.PROT_READ | mmap.PROT_WRITE, flags, self.fd, _OFFSET)
         if got is None or got == _MAP_FAILED:
             raise MemoryError(f"mapping an image failed: {os.strerror(ctypes.get_errno())}")
+        if sys.platform == "linux":  # 5.14 and later; elsewhere it fails, and pages come one by one
+            _madvise(address + self.hot[0], self.hot[1] - self.hot[0], _MADV_POPULATE_WRITE)
 
     def close(self) -> None:
         """Close the descriptor; instances that run keep their mapping."""

@@ -24,6 +24,7 @@ _MAX_CALL = MAX_CALL_BODY + (1 << 20)
 _MAX_POST = 6 * MAX_LOG_LINE + 256  # a character is six bytes of JSON at most
 _MAX_RANDOM = 1 << 16
 _INBOX = 8192
+_MAILBOX = struct.Struct("<7I")  # result, its size; step, its four arguments; then the inbox
 _REFUSED = -1
 
 
@@ -40,10 +41,13 @@ class Instance:
 
     def __init__(self, store: wasmtime.Store, instance: wasmtime.Instance, *, result_cap: int) -> None:
         self._store = store
-        self._exports = instance.exports(store)
-        memory = self._exports["memory"]
+        exports = instance.exports(store)
+        memory, enter = exports["memory"], exports["enter"]
         assert isinstance(memory, wasmtime.Memory)
+        assert isinstance(enter, wasmtime.Func)
         self.memory = memory
+        self._enter = enter
+        self._length = 0
         self._base = ctypes.addressof(memory.data_ptr(store).contents)
         self._result_cap = result_cap
         self._pending = b""
@@ -64,7 +68,7 @@ class Instance:
         self._characters_left = characters
 
     def use_mailbox(self, address: int) -> None:
-        """Say where the guest has its mailbox (guest/shim.c): result address, result size, inbox."""
+        """Say where the guest has its mailbox (guest/shim.c)."""
         self._mailbox = address & 0xFFFFFFFF
 
     def restore(self, image: WasmImage) -> None:
@@ -75,39 +79,41 @@ class Instance:
         image.map_at(self._base)
         self.use_mailbox(image.mailbox)
 
-    def call(self, name: str, *args: int | None) -> Any:
-        """Call an export."""
-        function = self._exports[name]
-        assert isinstance(function, wasmtime.Func)
-        return function(self._store, *args)
-
-    def call_with(self, name: str, pending: bytes, *args: int | None) -> Any:
-        """Call an export that takes what is pending."""
-        self._leave(pending)
-        return self.call(name, *args)
+    def enter(self, step: int, *args: int, pending: bytes = b"") -> int:
+        """Let the guest take a step of guest/shim.c; `pending` is what it will fetch."""
+        if any(not 0 <= arg <= 0xFFFFFFFF for arg in args):
+            raise ValueError("a 32-bit number is needed")
+        if self._mailbox:
+            self._write(self._mailbox, _MAILBOX.pack(0, 0, step, *args, *(0,) * (4 - len(args))))
+            self._leave(pending)
+        return int(self._enter(self._store))
 
     def result(self) -> bytes | None:
         """Return the frame that the guest gave as its outcome; of a too large one only the beginning."""
-        address, size = struct.unpack("<II", self._read(self._mailbox, 8))
+        address, size, *_ = _MAILBOX.unpack(self._read(self._mailbox, _MAILBOX.size))
         return self._read(address, min(size, self._result_cap + 1)) if address else None
 
     def _leave(self, pending: bytes) -> None:
         if len(pending) <= _INBOX:
-            self._write(self._mailbox + 8, pending)
+            self._write(self._mailbox + _MAILBOX.size, pending)
         else:
             self._pending = pending
 
     def _read(self, address: int, size: int) -> bytes:
         address, size = address & 0xFFFFFFFF, size & 0xFFFFFFFF
-        if address + size > self.memory.data_len(self._store):
-            raise BrokenGuestError("a frame outside of the memory")
+        self._check(address + size)
         return ctypes.string_at(self._base + address, size)
 
     def _write(self, address: int, content: bytes) -> None:
         address &= 0xFFFFFFFF
-        if address + len(content) > self.memory.data_len(self._store):
-            raise BrokenGuestError("a buffer outside of the memory")
+        self._check(address + len(content))
         ctypes.memmove(self._base + address, content, len(content))
+
+    def _check(self, end: int) -> None:
+        if end > self._length:  # the memory may have grown since it was last measured; it never shrinks
+            self._length = self.memory.data_len(self._store)
+            if end > self._length:
+                raise BrokenGuestError("an address outside of the memory")
 
     def _check_limits(self) -> None:
         if self.stopped():

@@ -69,9 +69,12 @@ class Watchdog:
 
     @property
     def cause(self) -> Cause | None:
-        """The limit that the watched thread has reached so far; asked for where epochs are not looked at."""
-        if self._cause is None and time.monotonic() >= self._deadline:
-            return "wall"
+        """The limit that the watched thread has reached; for that thread, where epochs are not looked at."""
+        if self._cause is None:
+            if time.monotonic() >= self._deadline:
+                self._cause = "wall"
+            elif time.thread_time() >= self._cpu_limit:
+                self._cause = "cpu"
         return self._cause
 
     def close(self) -> None:

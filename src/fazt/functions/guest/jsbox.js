@@ -98,7 +98,7 @@
       }
     } catch (error) {
       if (!over) {
-        api.fail(error, '');
+        api.fail(error, error === null ? 'memory' : ''); // null is what is thrown when there is none for an error
         return;
       }
     }

@@ -2,7 +2,7 @@
  * The guest: one QuickJS-ng runtime with one realm in a WebAssembly instance, and the few doors that lead out of it.
  *
  * Life of an instance that bakes an app:  boot, prelude, compile (once a file), seal; then its memory is the image.
- * Life of an instance that serves:        memory restored from an image, run, thrown away.
+ * Life of an instance that serves:        memory restored from an image, serve, thrown away.
  *
  * Every door takes and gives bytes. What the host wants to say lies in the mailbox, or is fetched with host_take when it
  * is too large for that; what the guest answers stays in its memory, the mailbox says where. A frame is a 32-bit
@@ -19,7 +19,6 @@ static int fazt_top_return; /* while set, `return` is allowed outside of functio
 
 #include "quickjs.c"
 
-#define EXPORT(name) __attribute__((export_name(#name)))
 #define IMPORT(name) __attribute__((import_module("fazt"), import_name(#name)))
 
 /* Send a host call; the length of the reply, which is then pending, or -1 where host calls are refused. */
@@ -32,18 +31,24 @@ IMPORT(host_take) extern void host_take(uint8_t *to);
 IMPORT(host_random) extern void host_random(uint8_t *to, uint32_t size);
 
 enum { KIND_MAIN, KIND_MODULE, KIND_JSON };
-enum { BAKE_BOOT, BAKE_PRELUDE, BAKE_LIMIT, BAKE_COMPILE, BAKE_SEAL };
+enum { STEP_BOOT, STEP_PRELUDE, STEP_LIMIT, STEP_COMPILE, STEP_SEAL, STEP_SERVE };
 
-/* The host writes what is pending to `inbox` when it fits, and reads the outcome at `result`. Calls across the boundary
-   are what costs most in a small invocation; this saves two of three. Its address is what BAKE_BOOT returns. */
+/* What the host writes before it calls `enter`, and where it reads the outcome behind it. Whatever crosses the boundary
+   by itself (an export more, an argument) costs more than all of this; what is pending lies in the inbox when it fits.
+   STEP_BOOT returns the address; wasm_instance.py knows the layout. */
 static struct {
     const uint8_t *result;
     uint32_t result_size;
+    uint32_t step;
+    uint32_t args[4];
     uint8_t inbox[8192];
 } mailbox;
 
 /* What reporting an outcome may use after the app has used up its own memory. */
 #define RESERVE (1024 * 1024)
+/* C stack that scripts may use before a RangeError. JSON, regular expressions and the parser use more native stack than
+   C stack: there wasmtime's own limit (wasm_module.NATIVE_STACK) ends the invocation. */
+#define SCRIPT_STACK (256 * 1024)
 
 static JSRuntime *rt;
 static JSContext *ctx;
@@ -416,14 +421,14 @@ static int interrupted(JSRuntime *r, void *opaque)
     return stopping;
 }
 
-/* Make the runtime. `stack` bytes of C stack may be used before a RangeError. 0 or -1. */
-static int boot(uint32_t stack)
+/* Make the runtime. 0 or -1. */
+static int boot(void)
 {
     main_code = api_begin = api_finish = api_fail = api_module = api_json = JS_UNDEFINED;
     rt = JS_NewRuntime();
     if (!rt)
         return -1;
-    JS_SetMaxStackSize(rt, stack);
+    JS_SetMaxStackSize(rt, SCRIPT_STACK);
     JS_SetGCThreshold(rt, (size_t)-1); /* baking ends with one collection */
     JS_SetInterruptHandler(rt, interrupted, NULL);
     ctx = JS_NewContext(rt);
@@ -559,26 +564,6 @@ static void seal(void)
     baking = 0;
 }
 
-/* The steps of baking behind one export: an invocation pays for each export that it does not use. */
-EXPORT(bake) int bake(int step, uint32_t a, uint32_t b, uint32_t c)
-{
-    switch (step) {
-    case BAKE_BOOT:
-        return boot(a) ? 0 : (int)(uintptr_t)&mailbox;
-    case BAKE_PRELUDE:
-        return prelude(a);
-    case BAKE_LIMIT: /* the app may use so many bytes beyond what runtime and prelude use */
-        JS_SetMemoryLimit(rt, base_size + a);
-        return 0;
-    case BAKE_COMPILE:
-        return compile((int)a, b, c);
-    case BAKE_SEAL:
-        seal();
-        return 0;
-    }
-    return -1;
-}
-
 /* ---- serving ------------------------------------------------------------------------------------------------------ */
 
 /* Say how it failed through the prelude, which knows the fields; without it when even that fails. Takes `error`. */
@@ -589,6 +574,9 @@ static void fail(JSValue error, const char *how)
     uint32_t length = sizeof(plain) - 1;
     JSValue text, done;
     stopping = 0;
+    /* Where there was no memory for an error, null is thrown. */
+    if (JS_IsNull(error) && rt->malloc_state.malloc_size + RESERVE / 4 > rt->malloc_state.malloc_limit)
+        how = "memory";
     JS_SetMemoryLimit(rt, rt->malloc_state.malloc_size + RESERVE);
     text = JS_NewString(ctx, how);
     done = JS_Call(ctx, api_fail, JS_UNDEFINED, 2, (JSValueConst[]){error, text});
@@ -620,7 +608,7 @@ static int pump(JSValueConst promise)
  * Serve one request. Pending are 16 bytes of seed, two doubles (ms since the epoch, ms of the monotonic clock) and the
  * request frame.
  */
-EXPORT(run) void run(uint32_t size, uint32_t memory, uint32_t max_output, uint32_t max_log_lines)
+static void serve(uint32_t size, uint32_t memory, uint32_t max_output, uint32_t max_log_lines)
 {
     uint8_t *input;
     uint64_t seed;
@@ -691,4 +679,32 @@ EXPORT(run) void run(uint32_t size, uint32_t memory, uint32_t max_output, uint32
     done = JS_Call(ctx, api_finish, JS_UNDEFINED, 1, (JSValueConst *)&value);
     if (JS_IsException(done))
         fail(JS_GetException(ctx), "");
+}
+
+/* ---- the one way in ----------------------------------------------------------------------------------------------- */
+
+extern void __wasm_call_ctors(void);
+
+__attribute__((export_name("enter"))) int enter(void)
+{
+    const uint32_t *args = mailbox.args;
+    switch (mailbox.step) {
+    case STEP_BOOT: /* the mailbox of a new instance is empty */
+        __wasm_call_ctors();
+        return boot() ? 0 : (int)(uintptr_t)&mailbox;
+    case STEP_PRELUDE:
+        return prelude(args[0]);
+    case STEP_LIMIT: /* the app may use so many bytes beyond what runtime and prelude use */
+        JS_SetMemoryLimit(rt, base_size + args[0]);
+        return 0;
+    case STEP_COMPILE:
+        return compile((int)args[0], args[1], args[2]);
+    case STEP_SEAL:
+        seal();
+        return 0;
+    case STEP_SERVE:
+        serve(args[0], args[1], args[2], args[3]);
+        return 0;
+    }
+    return -1;
 }

@@ -116,7 +116,7 @@ function finish(value) {
 }
 
 // The script has failed. `how`: "" for something thrown, "pending" for a promise that nothing will settle, "request"
-// for a request frame that could not be taken in.
+// for a request frame that could not be taken in, "memory" where there was none left for an error.
 function fail(error, how) {
   closed = true;
   if (how === 'pending') {
@@ -124,7 +124,9 @@ function fail(error, how) {
     return;
   }
   const shown = { name: '', message: '', stack: '' };
-  if (native.isError(error)) {
+  if (how === 'memory') {
+    shown.message = 'out of memory';
+  } else if (native.isError(error)) {
     shown.name = slice(textOf(readSafely(error, 'name') ?? ''), 0, 200);
     shown.message = slice(textOf(readSafely(error, 'message') ?? ''), 0, LINE);
     const stack = readSafely(error, 'stack');
@@ -132,12 +134,12 @@ function fail(error, how) {
   } else {
     shown.message = 'uncaught: ' + formatAll([error]);
   }
-  report(how || kindOf(error, shown.message), shown, netOf(error) ?? null);
+  const kind = kindOf(error, shown.message);
+  report(kind === 'exception' && how ? how : kind, shown, netOf(error) ?? null);
 }
 
 // The engine's own errors for the two limits that a script can run into without being stopped from outside.
 function kindOf(error, message) {
-  if (error === null) return 'memory'; // out of memory while making the error
   if (!native.isError(error)) return 'exception';
   let prototype = null;
   try {

@@ -1,0 +1,2 @@
+// ends: cpu memory
+new Array(2 ** 32 - 1).fill(0)

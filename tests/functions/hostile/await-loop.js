@@ -1,0 +1,2 @@
+// ends: cpu
+(async () => { for (;;) await null })()

@@ -1,0 +1,4 @@
+// ends: cpu
+let x = 3n;
+const m = 1n << 60000n;
+for (;;) x = (x * x + 1n) % m

@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) (1n << 1000000n).toString()

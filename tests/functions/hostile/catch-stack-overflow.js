@@ -1,0 +1,3 @@
+// ends: cpu stack
+function f() { try { f() } catch { f() } finally { f() } }
+f()

@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) try { for (;;) {} } catch {} finally { for (;;) {} }

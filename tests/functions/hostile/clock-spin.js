@@ -1,0 +1,3 @@
+// ends: cpu
+const end = Date.now() + 60000;
+while (Date.now() < end) {}

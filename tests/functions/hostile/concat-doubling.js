@@ -1,0 +1,3 @@
+// ends: memory exception
+let a = [1];
+for (;;) a = a.concat(a)

@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) console.log('x'.repeat(5000), {})

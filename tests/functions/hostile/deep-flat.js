@@ -1,0 +1,4 @@
+// ends: stack answer
+let a = [];
+for (let i = 0; i < 1e5; i++) a = [a];
+respond(a.flat(Infinity).length)

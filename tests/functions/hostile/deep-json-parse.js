@@ -1,0 +1,2 @@
+// ends: stack exception
+JSON.parse('['.repeat(5e6))

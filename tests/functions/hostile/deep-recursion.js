@@ -1,0 +1,2 @@
+// ends: stack
+(function f(n) { return f(n + 1) + 1 })(0)

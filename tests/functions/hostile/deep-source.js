@@ -1,0 +1,2 @@
+// ends: exception stack memory
+eval('['.repeat(1e6))

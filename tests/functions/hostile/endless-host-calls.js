@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) try { fazt.net.fetch('https://a.example/') } catch {}

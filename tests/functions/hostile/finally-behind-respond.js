@@ -1,0 +1,2 @@
+// ends: answer
+try { respond('first') } finally { for (;;) {} }

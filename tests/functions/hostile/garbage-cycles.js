@@ -1,0 +1,2 @@
+// ends: cpu
+for (;;) { const a = {}; a.a = { a } }

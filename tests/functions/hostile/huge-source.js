@@ -1,0 +1,2 @@
+// ends: memory cpu
+eval('1+'.repeat(4e6) + '1')

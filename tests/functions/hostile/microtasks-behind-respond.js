@@ -1,0 +1,4 @@
+// ends: answer
+const spin = () => queueMicrotask(spin);
+spin();
+respond("first")

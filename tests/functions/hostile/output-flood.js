@@ -1,0 +1,2 @@
+// ends: output memory
+respond('x'.repeat(8 << 20))

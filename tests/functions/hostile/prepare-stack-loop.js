@@ -1,0 +1,3 @@
+// ends: cpu
+Error.prepareStackTrace = () => { for (;;) {} };
+throw new Error("x")

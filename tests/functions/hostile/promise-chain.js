@@ -1,0 +1,2 @@
+// ends: cpu
+(function next() { Promise.resolve().then(next) })()

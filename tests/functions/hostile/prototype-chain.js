@@ -1,0 +1,3 @@
+// ends: memory cpu
+let o = {};
+for (;;) o = Object.create(o, { x: { value: 1 } })

@@ -1,0 +1,3 @@
+// ends: stack
+const o = { get a() { return this.a } };
+o.a

@@ -1,0 +1,2 @@
+// ends: memory
+[...(function* () { for (;;) yield 1 })()]

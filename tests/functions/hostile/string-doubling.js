@@ -1,0 +1,3 @@
+// ends: memory exception cpu
+let s = 'x';
+for (;;) s += s + s.length

@@ -1,0 +1,3 @@
+// ends: memory exception
+const all = [];
+for (;;) all.push('x'.repeat(1 << 24) + all.length)

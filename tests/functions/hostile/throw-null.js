@@ -1,0 +1,2 @@
+// ends: exception
+throw null

@@ -1,0 +1,2 @@
+// ends: cpu
+throw Object.defineProperty(new Error(), "message", { get() { for (;;) {} } })

@@ -1,0 +1,2 @@
+// ends: cpu
+throw new Proxy({}, { get() { for (;;) {} }, ownKeys() { for (;;) {} } })

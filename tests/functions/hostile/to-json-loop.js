@@ -1,0 +1,2 @@
+// ends: cpu
+respond({ toJSON() { for (;;) {} } })

@@ -1,0 +1,3 @@
+// ends: stack memory
+const o = { toJSON() { return { o } } };
+respond(o)

@@ -1,0 +1,3 @@
+// ends: memory exception
+const all = [];
+for (;;) all.push(new Uint8Array(1 << 20).fill(1))

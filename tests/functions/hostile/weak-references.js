@@ -1,0 +1,3 @@
+// ends: memory cpu
+const all = [];
+for (;;) all.push(new WeakRef({}))
