@@ -83,7 +83,7 @@ def test_metadata_addresses_are_never_part_of_a_fix(fazt: Fazt, upstream: Upstre
     assert fazt.json("explain", "https://metadata.test/", expect=2)["fix"] is None
     fazt("net", "allow", "metadata.test")
     done = fazt("explain", "https://metadata.test/", expect=2)
-    assert "private_address: 169.254.169.254 (metadata)" in done.out
+    assert "private_address: 169.254.169.254 is metadata" in done.out
     assert "fix:" not in done.out
 
 

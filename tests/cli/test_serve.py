@@ -157,10 +157,14 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere").read_text() == "precious"
 
 
-def test_completion_prints_a_script_for_each_shell(fazt: Fazt) -> None:
+def test_completion_prints_a_script_for_each_shell(fazt: Fazt, monkeypatch: pytest.MonkeyPatch) -> None:
     for shell in ("bash", "zsh", "fish"):
         assert "_FAZT_COMPLETE" in fazt("completion", shell).out
     fazt("completion", "tcsh", expect=1)
+    monkeypatch.setenv("SHELL", "/usr/bin/zsh")
+    assert fazt("completion").out == fazt("completion", "zsh").out
+    monkeypatch.setenv("SHELL", "/bin/tcsh")
+    assert "fazt completion bash|zsh|fish" in fazt("completion", expect=1).err
     assert not fazt.data.exists()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from fazt.cli.output import examples, say
+from fazt.errors import ConfigError
 
 VARIABLE = "_FAZT_COMPLETE"
 _HOW = {
@@ -15,9 +18,9 @@ _HOW = {
 
 
 @click.command(epilog=examples("fazt completion bash", "fazt completion fish > ~/.config/fish/completions/fazt.fish"))
-@click.argument("shell", type=click.Choice(list(_HOW)))
-def completion(shell: str) -> None:
-    """Print the script that switches on tab completion.
+@click.argument("shell", type=click.Choice(list(_HOW)), required=False)
+def completion(shell: str | None) -> None:
+    """Print the script that switches on tab completion; without SHELL for the one you use.
 
     \b
     bash: add to ~/.bashrc:  eval "$(fazt completion bash)"
@@ -28,6 +31,9 @@ def completion(shell: str) -> None:
 
     from fazt.cli.base import root
 
+    shell = shell or os.path.basename(os.environ.get("SHELL", ""))
+    if shell not in _HOW:
+        raise ConfigError("which shell?", hint=f"fazt completion {'|'.join(_HOW)}")
     kind = get_completion_class(shell)
     assert kind is not None
     made = kind(root, {}, "fazt", VARIABLE)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CALL_ID = re.compile(r"c_[0-9a-f]{20}")
 LOOKUP_SECONDS = 5.0
+_LONG = 100
 _COLOURS = {"pass": "green", "refuse": "red", "skip": "bright_black"}
 
 
@@ -53,7 +54,10 @@ def explain(ctx: click.Context, /, what: str, as_json: bool, data: str | None, *
     width = max(len(gate.gate) for gate in found.gates)
     for gate in found.gates:
         verdict = sayable(f"{gate.verdict:6}", _COLOURS[gate.verdict])
-        say(f"{verdict}  {gate.gate:{width}}  {printable(gate.detail)}")
+        said = printable(gate.detail)
+        if len(said) > _LONG:
+            said = said.replace("; ", f"\n{'':{width + 10}}")
+        say(f"{verdict}  {gate.gate:{width}}  {said}")
     say("allowed" if found.allowed else f"refused: {found.reason}")
     if found.fix:
         say(f"fix: {found.fix}")

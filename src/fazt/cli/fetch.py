@@ -40,7 +40,12 @@ if TYPE_CHECKING:
 @app_option
 @click.option("-X", "--method", metavar="M", help="Method (GET, or POST with -d).")
 @click.option("-H", "--header", "headers", multiple=True, metavar="NAME: VALUE", help="Header field. Repeatable.")
-@click.option("-d", "--body", metavar="BODY", help="Request body: text, @FILE, or @- for stdin. Sent as it is.")
+@click.option(
+    "-d",
+    "--body",
+    metavar="BODY",
+    help="Request body: text, @FILE, or @- for stdin. Adds no field.",
+)
 @click.option("--auth", metavar="NAME", help="Send this secret along.")
 @click.option("--timeout", "timeout_ms", type=click.IntRange(min=1), metavar="MS", help="Time limit of the call.")
 @click.option("-i", "--include", is_flag=True, help="Print status and header fields before the body.")

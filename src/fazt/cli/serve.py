@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fazt.cli.options import data_option, json_option, net_options, opened_for, settings
+from fazt.cli.options import data_option, json_option, net_options, settings
 from fazt.cli.output import examples, print_json, say, warn
+from fazt.errors import StoreError
 
 if TYPE_CHECKING:
     from fazt.config import Settings
@@ -42,9 +43,17 @@ def serve(ctx: click.Context, /, as_json: bool, data: str | None, **flags: Any) 
     Apps answer at http://NAME.localhost:PORT/. The token of the admin API is made at the first start and printed once.
     Under --json one line {"port", "url", "apps"} says that it is ready. Logs go to stderr.
     """
+    from fazt.app import open_store
+
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     chosen = settings(ctx, data, **flags)
-    with opened_for(chosen) as store:
+    with open_store(chosen) as store:
+        try:
+            store.secrets.warm()
+        except StoreError as fault:  # apps without secrets are served all the same
+            warn(fault.message + (f"; {fault.hint}" if fault.hint else ""))
+        for text in store.warnings:
+            warn(text)
         return _serve(store, chosen, as_json=as_json)
 
 

@@ -163,7 +163,9 @@ def with_addresses(
     try:
         judge(addresses, port=asked.url.port, grant=rule.addresses, own=world.own, local=world.local)
     except FaztError as refused:
-        gate = Gate("address", "refuse", f"{refused.reason}: {listed or 'no address'}; {refused.detail or ''}")
+        said = refused.detail or refused.message
+        among = f" (among {listed})" if len(addresses) > 1 else ""
+        gate = Gate("address", "refuse", f"{refused.reason}: {said}{among}")
         helped = mend(policy, asked, world, addresses=addresses)
         done = replace(closed, allowed=False, gates=(*found.gates, gate), reason=refused.reason, fix=_line(helped))
         return _noted(done, helped.notes if helped is not None else ())

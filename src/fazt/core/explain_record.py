@@ -78,11 +78,9 @@ def _recorded(policy: Policy, record: CallRecord) -> str:
     if record.redirects:
         parts.append("redirected to " + ", ".join(f"{hop.url} ({hop.status})" for hop in record.redirects))
     if record.address:
-        parts.append(f"address {record.address}")
-    if record.address_class:
-        parts.append(f"the refused address is {record.address_class}")
-    if record.detail:
-        parts.append(record.detail)
+        parts.append(f"last connected to {record.address}")
+    if record.detail or record.address_class:
+        parts.append(record.detail or f"the refused address is {record.address_class}")
     parts.append(f"rule {record.rule_id or 'none'}, revision {record.revision}")
     return "; ".join(parts)
 
