@@ -100,6 +100,8 @@ def _origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 def upstream(_origin: Upstream, monkeypatch: pytest.MonkeyPatch) -> Upstream:
     """An HTTPS upstream that every name under `test` leads to."""
     _origin.requests.clear()
+    _origin.arrived.clear()
+    _origin.go_on.clear()
     monkeypatch.setenv("FAZT_CA_FILE", str(_origin.ca))
     monkeypatch.setenv("FAZT_RESOLVE", "api.test=127.0.0.1 other.test=127.0.0.1 metadata.test=169.254.169.254")
     return _origin

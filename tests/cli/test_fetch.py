@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,6 +135,23 @@ def test_the_record_is_written_before_the_command_ends(granted: Fazt, upstream: 
 def test_a_time_limit_is_a_number_above_zero(granted: Fazt, upstream: Upstream) -> None:
     assert granted("fetch", upstream.url(), "--timeout", "5000").json["method"] == "GET"
     granted("fetch", upstream.url(), "--timeout", "0", expect=1)
+
+
+def test_an_interrupted_call_ends_with_130_and_is_recorded(granted: Fazt, upstream: Upstream) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fazt", "fetch", upstream.url("/slow")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert upstream.arrived.wait(20)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    finally:
+        upstream.go_on.set()
+        process.kill()
+        process.communicate()
+    assert (process.returncode, out, err.strip()) == (130, b"", b"interrupted")
+    (row,) = granted.json("net", "logs")
+    assert (row["code"], row["reason"], row["path"]) == ("NET_TIMEOUT", "aborted", "/slow")
 
 
 def test_on_a_terminal_nothing_of_a_body_steers_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import threading
@@ -13,13 +14,18 @@ import trustme
 
 
 class Upstream:
-    """`/echo` says what it got, `/status/N` answers N, `/to?url=` redirects, `/binary` sends bytes that are no text."""
+    """`/echo` says what it got, `/status/N` answers N, `/to?url=` redirects, `/binary` sends bytes that are no text.
+
+    `/slow` answers when `arrived` was waited for and `go_on` is set.
+    """
 
     def __init__(self, folder: Path) -> None:
         authority = trustme.CA()
         self.ca = folder / "ca.pem"
         authority.cert_pem.write_to_path(self.ca)
         self.requests: list[dict[str, object]] = []
+        self.arrived = threading.Event()
+        self.go_on = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -67,10 +73,17 @@ class Upstream:
             status, fields, said = 302, [("location", query["url"][0])], b""
         elif parts.path == "/binary":
             fields, said = [("content-type", "application/octet-stream")], b"\xff\x00\xfe"
+        elif parts.path == "/slow":
+            self.arrived.set()
+            self.go_on.wait(20)
         elif parts.path == "/twice":
             fields, said = [("x-many", "1"), ("X-Many", "2")], b"plain"
         elif parts.path == "/steer":
             said = b"\x1b[31mred\x1b[0m\xc2\x9b"
+        with contextlib.suppress(OSError):  # the caller may be gone
+            self._send(handler, status, fields, said)
+
+    def _send(self, handler: BaseHTTPRequestHandler, status: int, fields: list[tuple[str, str]], said: bytes) -> None:
         handler.send_response(status)
         for name, value in fields:
             handler.send_header(name, value)

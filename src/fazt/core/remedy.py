@@ -212,10 +212,10 @@ def _about_shadowed(policy: Policy, asked: Asked, shadowed: Sequence[Rule]) -> I
         return
     listed = ", ".join(rule.id for rule in shadowed[:_SHOWN]) + (" and others" if len(shadowed) > _SHOWN else "")
     whom = f"of {_name(policy, asked)} " if asked.app else ""
-    rules = "rule" if len(shadowed) == 1 else "rules"
+    rules, apply = ("rule", "applies") if len(shadowed) == 1 else ("rules", "apply")
     yield (
         f"the fix makes the first rule {whom}for {asked.url.host} itself, "
-        f"to which the wider {rules} {listed} then no longer apply: repeat there what is still needed"
+        f"to which the wider {rules} {listed} then no longer {apply}: repeat there what is still needed"
     )
 
 
