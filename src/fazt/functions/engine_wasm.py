@@ -84,6 +84,7 @@ class WasmEngine:
         if _MAIN not in bundle.files:
             raise BakeError(f"the app has no {_MAIN}", "missing", path=_MAIN)
         size = sum(len(content) for _, _, content in files)
+        self._board.claim()
         self._watchdog.start()
         at = _MAIN
         with wasmtime.Store(self._engine) as store:
@@ -162,6 +163,7 @@ class WasmEngine:
     ) -> bytes:
         """See `GuestEngine`."""
         assert isinstance(image, WasmImage)
+        self._board.claim()
         self._watchdog.start()
         started, cpu_started = time.perf_counter(), time.thread_time()
         size = 0

@@ -173,6 +173,7 @@ class Switchboard:
     def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module) -> None:
         self._linker = linker = wasmtime.Linker(engine)
         self._active: Instance | None = None
+        self._claimed = False
         for name in ("host_call", "host_post", "host_take", "host_random"):
             self._define(module, "fazt", name)
         for wanted in module.imports:
@@ -201,11 +202,20 @@ class Switchboard:
 
     def instantiate(self, store: wasmtime.Store, *, result_cap: int) -> Instance:
         """Make an instance and let the host functions act on it until `release`."""
-        if self._active is not None:
-            raise RuntimeError("an engine runs one invocation at a time")
         self._active = Instance(store, self._prepared.instantiate(store), result_cap=result_cap)
         return self._active
+
+    def claim(self) -> None:
+        """Reserve the switchboard until `release`.
+
+        Raises:
+            RuntimeError: it is in use; an engine runs one invocation at a time.
+        """
+        if self._claimed:
+            raise RuntimeError("an engine runs one invocation at a time")
+        self._claimed = True
 
     def release(self) -> None:
         """Let go of the instance."""
         self._active = None
+        self._claimed = False

@@ -22,6 +22,8 @@ from fazt.functions.guestapi import EngineUnavailableError
 NATIVE_STACK = 2 << 20
 """Bytes of native stack that WebAssembly code may use; the thread that invokes needs more than that."""
 _COMPILE_SECONDS = 300
+_KEPT = 4
+"""Compiled modules that stay in the cache: other versions and checkouts may be in use."""
 
 
 def digest(*parts: bytes) -> str:
@@ -98,6 +100,9 @@ def _compile_apart(wasm: Path, out: Path) -> None:
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no reason given"]
         raise EngineUnavailableError(f"compiling the JavaScript guest failed: {lines[-1]}")
+    compiled = sorted(out.parent.glob("*.cwasm"), key=lambda path: path.stat().st_mtime)
+    for old in compiled[:-_KEPT]:
+        old.unlink(missing_ok=True)
 
 
 def compile_to(wasm: Path, out: Path) -> None:

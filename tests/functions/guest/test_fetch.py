@@ -13,8 +13,8 @@ from fazt.functions.guestapi import MAX_CALL_BODY, pack, unpack
 def test_a_call_carries_every_option(guest: Any, replies: Any) -> None:
     host, asked = replies.host(replies.ok())
     guest.run(
-        """fazt.net.fetch('https://api.example/v1?q=ü', {method: 'post', headers: {'X-A': 1, 'x-b': ['2', '3'], c: null},
-           body: 'é', timeout: 1500, auth: 'KEY', unknown: 1})""",
+        """fazt.net.fetch('https://api.example/v1?q=ü', {
+           method: 'post', headers: {'X-A': 1, 'x-b': ['2', '3'], c: null}, body: 'é', timeout: 1500, auth: 'KEY', unknown: 1})""",
         host=host,
     )
     header, body = asked[0]
@@ -151,7 +151,9 @@ def test_a_coded_body_is_raw_bytes_only(guest: Any, replies: Any, coding: str) -
     host, _ = replies.host(replies.ok(b"\x1f\x8b", headers=[["content-encoding", coding]]))
     script = """
     const r = fazt.net.fetch('https://a.example/'), seen = [Array.from(r.bytes())];
-    for (const read of ['text', 'json']) try { r[read]() } catch (e) { seen.push([e.code, e.reason, e.retryable, e.callId]) }
+    for (const read of ['text', 'json']) {
+      try { r[read]() } catch (e) { seen.push([e.code, e.reason, e.retryable, e.callId]) }
+    }
     seen
     """
     failure = ["NET_ERROR", "decode", False, "c_1"]

@@ -127,8 +127,8 @@ def test_fazt_names_the_app_and_shows_its_settings(guest: Any) -> None:
     request = {"env": {"MODE": "live", "EMPTY": "", "toString": "own"}, "version": "0.9.1"}
     script = """
     const {app, env, version} = fazt;
-    [app.id, app.name, version, env.get('MODE'), env.get('NONE') ?? null, env.get('NONE', 'dflt'), env.get('EMPTY', 'x'),
-     env.has('MODE'), env.has('NONE'), env.has('constructor'), env.get('constructor') ?? null, env.get('toString')]
+    [app.id, app.name, version, env.get('MODE'), env.get('NONE') ?? null, env.get('NONE', 'dflt'),
+     env.get('EMPTY', 'x'), env.has('MODE'), env.has('NONE'), env.has('constructor'), env.get('constructor') ?? null, env.get('toString')]
     """
     assert json.loads(guest.text(script, request=request)) == [
         "app_1", "shop", "0.9.1", "live", None, "dflt", "", True, False, False, None, "own",
@@ -138,7 +138,9 @@ def test_fazt_names_the_app_and_shows_its_settings(guest: Any) -> None:
 def test_nothing_of_the_plumbing_is_reachable(guest: Any) -> None:
     script = """
     const seen = [];
-    for (const name of Object.getOwnPropertyNames(globalThis)) if (/native|host|__|fazt_|std|os$/i.test(name)) seen.push(name);
+    for (const name of Object.getOwnPropertyNames(globalThis)) {
+      if (/native|host|__|fazt_|std|os$/i.test(name)) seen.push(name);
+    }
     [seen, typeof native, typeof api, typeof api_begin, typeof fetch, Object.keys(fazt), Object.keys(fazt.net)]
     """
     assert json.loads(guest.text(script)) == [
@@ -156,11 +158,12 @@ def test_globals_may_be_shadowed(guest: Any) -> None:
 def test_text_and_base64(guest: Any) -> None:
     script = r"""
     const bytes = (...n) => new Uint8Array(n), d = new TextDecoder();
-    let fatal; try { new TextDecoder('utf-8', {fatal: true}).decode(bytes(0xff)) } catch (e) { fatal = e.constructor.name }
-    let label; try { new TextDecoder('latin1') } catch (e) { label = e.constructor.name }
+    let fatal, label;
+    try { new TextDecoder('utf-8', {fatal: true}).decode(bytes(0xff)) } catch (e) { fatal = e.constructor.name }
+    try { new TextDecoder('latin1') } catch (e) { label = e.constructor.name }
     [Array.from(new TextEncoder().encode('é€😀')), d.decode(bytes(0xc3, 0xa9)), d.decode(bytes(0xef, 0xbb, 0xbf, 65)),
-     d.decode(bytes(0xf0, 0x9f, 0x98, 65)), d.decode(bytes(0xed, 0xa0, 0x80)), d.decode(bytes(0xc0, 0xaf)), fatal, label,
-     Array.from(new TextEncoder().encode('\ud800')), btoa('hi'), atob('aGk=')]
+     d.decode(bytes(0xf0, 0x9f, 0x98, 65)), d.decode(bytes(0xed, 0xa0, 0x80)), d.decode(bytes(0xc0, 0xaf)),
+     fatal, label, Array.from(new TextEncoder().encode('\ud800')), btoa('hi'), atob('aGk=')]
     """
     assert json.loads(guest.text(script)) == [
         [195, 169, 226, 130, 172, 240, 159, 152, 128], "é", "A",

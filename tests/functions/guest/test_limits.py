@@ -68,7 +68,10 @@ def test_memory_is_counted_from_what_the_runtime_needs(wasm: Any) -> None:
 
 
 def test_running_out_of_memory_can_be_caught_and_is_told_when_it_is_not(wasm: Any) -> None:
-    script = "const all = []; try { for (;;) all.push(new Array(1000).fill(1)) } catch (e) { all.length = 0; respond(e.message) }"
+    script = """
+    const all = [];
+    try { for (;;) all.push(new Array(1000).fill(1)) } catch (e) { all.length = 0; respond(e.message) }
+    """
     assert wasm.text(script, memory=4 << 20) == "out of memory"
     result = wasm.run("const all = []; for (;;) all.push('x' + all.length)", memory=2 << 20)
     assert result.error.kind == "memory"

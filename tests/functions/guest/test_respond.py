@@ -172,6 +172,14 @@ def test_promises_as_completion_values(guest: Any) -> None:
     assert "nothing will settle" in stuck.message
 
 
+def test_an_async_function_that_fails_unnoticed_is_no_empty_success(wasm: Any) -> None:
+    error = wasm.run("const go = async () => { await 1; throw new Error('lost') }; go(); undefined").error
+    assert (error.kind, error.message) == ("exception", "lost")
+    assert wasm.text("Promise.reject(new Error('x')).catch(() => respond('handled')); 'too early'") == "handled"
+    assert wasm.text("const p = Promise.reject(1); p.catch(() => {}); 'fine'") == "fine"
+    assert wasm.text("Promise.reject(new Error('x')); respond('answered first')") == "answered first"
+
+
 @pytest.mark.parametrize(
     "poison",
     [

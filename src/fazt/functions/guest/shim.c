@@ -414,6 +414,33 @@ static const JSCFunctionListEntry natives[] = {
     JS_CFUNC_DEF("fill", 1, native_fill),     JS_CFUNC_DEF("isError", 1, native_is_error),
 };
 
+/* ---- promises that were rejected and that nobody has asked about -------------------------------------------------- */
+
+static struct {
+    JSValue promise, reason;
+} lost[8];
+static int lost_count;
+
+static void track_rejection(JSContext *c, JSValueConst promise, JSValueConst reason, bool is_handled, void *opaque)
+{
+    int i;
+    if (!is_handled) {
+        if (lost_count < (int)countof(lost)) {
+            lost[lost_count].promise = JS_DupValue(c, promise);
+            lost[lost_count++].reason = JS_DupValue(c, reason);
+        }
+        return;
+    }
+    for (i = 0; i < lost_count; i++) {
+        if (JS_IsStrictEqual(c, lost[i].promise, promise)) {
+            JS_FreeValue(c, lost[i].promise);
+            JS_FreeValue(c, lost[i].reason);
+            lost[i] = lost[--lost_count];
+            return;
+        }
+    }
+}
+
 /* ---- baking ------------------------------------------------------------------------------------------------------- */
 
 static int interrupted(JSRuntime *r, void *opaque)
@@ -431,6 +458,7 @@ static int boot(void)
     JS_SetMaxStackSize(rt, SCRIPT_STACK);
     JS_SetGCThreshold(rt, (size_t)-1); /* baking ends with one collection */
     JS_SetInterruptHandler(rt, interrupted, NULL);
+    JS_SetHostPromiseRejectionTracker(rt, track_rejection, NULL);
     ctx = JS_NewContext(rt);
     return ctx && !JS_AddIntrinsicDOMException(ctx) ? 0 : -1;
 }
@@ -673,6 +701,9 @@ static void serve(uint32_t size, uint32_t memory, uint32_t max_output, uint32_t 
         default:
             value = JS_PromiseResult(ctx, value);
         }
+    } else if (!stopping && lost_count) {
+        fail(lost[0].reason, ""); /* an async function that failed behind the handler's back */
+        return;
     }
     stopping = 0;
     JS_SetMemoryLimit(rt, base_size + memory + RESERVE);
