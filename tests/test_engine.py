@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from fazt.core.concurrency import Slots
 from fazt.core.ratelimit import Buckets
 from fazt.engine import AsyncEngine
 from fazt.errors import CODE_OF, FaztError, Reason, StaleConnectionError, StoreError
+from fazt.stores.sqlite.secret_rows import NewSecret
+from fazt.stores.sqlite.store import Store
 from tests.fakes.calls import (
     APP,
     OTHER,
@@ -341,13 +344,36 @@ def test_a_rule_can_inject_a_secret_by_itself() -> None:
 def test_F29_a_secret_that_cannot_be_read_refuses_the_call() -> None:
     bench = Bench(granted())
 
-    def broken(_scope: str, _name: str) -> str:
+    def broken(_scope: str, _name: str, **_version: int) -> str:
         raise StoreError("the key file is gone")
 
     bench.engine.vault.value = broken  # type: ignore[method-assign]
     assert bench.refused(auth="KEY").reason is Reason.STORE
     assert not bench.wire.sent
     assert bench.refused(auth="MISSING").reason is Reason.SECRET_UNKNOWN
+
+
+def test_F8_a_secret_bound_elsewhere_between_decision_and_injection_is_not_sent(tmp_path: Path) -> None:
+    """The value is asked for by the version that was judged, whatever the newest snapshot says."""
+    old, new = "value-for-the-first-host", "value-for-another-host"
+    with Store.open(tmp_path / "data") as store:
+        app, _ = store.apps.ensure("hello")
+        store.rules.allow([rule("api.example.com", app=app.id)], frozenset())
+        store.secrets.set(NewSecret("KEY", old, domains=("api.example.com",)))
+        source = store.source
+        bench = Bench(source.current)
+        bench.engine.policies, bench.engine.vault = source, store.secrets
+
+        def rebind(name: str) -> None:
+            if name == "acquire":
+                store.secrets.set(NewSecret("KEY", new, domains=("other.example.com",)))
+                assert source.refresh()
+
+        bench.wire.step = rebind
+        error = bench.refused(auth="KEY", app=app.id)
+    assert (error.reason, error.retryable) == (Reason.STORE, True)
+    assert not bench.wire.sent
+    assert bench.at_rest()
 
 
 def test_F24_one_snapshot_decides_a_call_to_its_end() -> None:

@@ -258,9 +258,10 @@ class AsyncEngine:
         connection = lease.connection
         assert connection is not None
         target, fields = order.url.target, order.headers
-        if order.injection is not None:
-            value = self.vault.value(order.injection.scope, order.injection.name)
-            target, fields = apply(order.injection, value, target=target, fields=fields)
+        place = order.injection
+        if place is not None:
+            value = self.vault.value(place.scope, place.name, version=place.version)
+            target, fields = apply(place, value, target=target, fields=fields)
             self._watch_for(value, lease)
         head = await connection.send(
             encode_head(order.method, target, authority=order.url.authority, fields=fields, body=order.body),

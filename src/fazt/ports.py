@@ -21,8 +21,17 @@ class Policies(Protocol):
 class Vault(Protocol):
     """Where secret values come from, one at a time, at the moment of sending."""
 
-    def value(self, scope: str, name: str) -> str:
-        """Return the value of a secret; raises `StoreError` when it cannot be read."""
+    def value(self, scope: str, name: str, *, version: int | None = None) -> str:
+        """Return the value of a secret.
+
+        Args:
+            scope, name: of the secret that the policy chose.
+            version: of that secret; the value of any other version is never given out.
+
+        Raises:
+            FaztError: it was removed since, or changed (`store`, retryable).
+            StoreError: it cannot be read.
+        """
 
 
 class RecordSink(Protocol):

@@ -31,7 +31,7 @@ def test_a_plan_names_the_place_and_holds_no_value() -> None:
     meta = SecretMeta(
         name="stripe", scope="app1", domains=("api.test",), any_domain=False, kind="header", key="X-Key", version=1
     )
-    assert plan(meta) == Injection(kind="header", key="X-Key", name="stripe", scope="app1")
+    assert plan(meta) == Injection(kind="header", key="X-Key", name="stripe", scope="app1", version=1)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ class FixedVault:
 
     values: dict[str, str] = field(default_factory=dict)
 
-    def value(self, scope: str, name: str) -> str:
+    def value(self, scope: str, name: str, *, version: int | None = None) -> str:
         return self.values[name]
 
 

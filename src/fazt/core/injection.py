@@ -57,12 +57,14 @@ class Injection:
         key: name of the header or parameter; "" for bearer.
         name: name of the secret.
         scope: id of the app it belongs to, "" for all.
+        version: of the secret that was judged: what was changed since may be bound to other hosts and is not sent.
     """
 
     kind: Kind
     key: str
     name: str
     scope: str
+    version: int = 0
 
     @property
     def header(self) -> str | None:
@@ -79,7 +81,7 @@ class Injection:
 
 def plan(meta: SecretMeta) -> Injection:
     """Return where this secret goes."""
-    return Injection(kind=meta.kind, key=meta.key, name=meta.name, scope=meta.scope)
+    return Injection(kind=meta.kind, key=meta.key, name=meta.name, scope=meta.scope, version=meta.version)
 
 
 def validate_secret(kind: str, key: str | None) -> Kind:
