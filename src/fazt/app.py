@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fazt import hardware
 from fazt.core import limits as limits_of
-from fazt.core.addresses import expand_listeners
-from fazt.core.cache.store import ResponseCache
-from fazt.core.exchange import still_granted
 from fazt.errors import ConfigError
 from fazt.stores.sqlite.changes import Kind
 from fazt.stores.sqlite.store import Store
@@ -70,6 +67,7 @@ async def engine_for(store: Store, settings: Settings, *, keep: bool = False) ->
     """
     import asyncio
 
+    from fazt.core.cache.store import ResponseCache
     from fazt.engine import AsyncEngine
     from fazt.net.pool import FUNCTIONS, NONE
 
@@ -290,6 +288,8 @@ def _on_loop(loop: AbstractEventLoop, call: Callable[..., object], *args: object
 
 def take_back(engine: AsyncEngine, wire: Wire, policy: Policy) -> None:
     """Close idle connections that no rule grants any more, and apply the cache's limits."""
+    from fazt.core.exchange import still_granted
+
     net = policy.limits.net
     engine.cache.configure(max_items=net.cache_max_items, max_bytes=net.cache_max_bytes)
     wire.drop_idle(lambda target: still_granted(policy, target))
@@ -309,4 +309,6 @@ def forget(engine: AsyncEngine, found: Feed) -> None:
 
 def listeners(pairs: Iterable[tuple[str, int]]) -> frozenset[tuple[str, int]]:
     """Return fazt's own listeners as calls could reach them, wildcard binds expanded."""
+    from fazt.core.addresses import expand_listeners
+
     return expand_listeners(pairs, hardware.interface_addresses())
