@@ -435,6 +435,54 @@ def test_a_cancelled_call_is_recorded_and_gives_everything_back() -> None:
     assert bench.call().status == 200  # the token came back: no connection was tried
 
 
+def test_a_connection_that_cannot_be_closed_holds_nothing_back() -> None:
+    """As when what is left of a call is collected after its event loop was closed."""
+
+    def fail(name: str) -> None:
+        if name == "read":
+            raise FaztError(Reason.BODY, "scripted")
+
+    def closed() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    bench = Bench(granted(), step=fail)
+    acquire = bench.wire.acquire
+
+    async def broken(*args: Any, **options: Any) -> Any:
+        connection = await acquire(*args, **options)
+        connection.abort = closed  # type: ignore[method-assign]
+        return connection
+
+    bench.wire.acquire = broken  # type: ignore[method-assign]
+    assert bench.refused().reason is Reason.BODY
+    assert bench.engine.slots.in_flight() == 0
+    assert [row.reason for row in bench.ledger.rows] == ["body"]
+
+
+def test_a_call_that_is_collected_after_its_loop_ended_gives_everything_back() -> None:
+    bench = Bench(granted(cache_ttl=9))
+    loop = asyncio.new_event_loop()
+    held = profile(bench.policies.current)
+
+    async def hang(*_args: Any, **_options: Any) -> Any:
+        await asyncio.Event().wait()
+
+    bench.wire.acquire = hang  # type: ignore[method-assign]
+    calls = [bench.engine.call(Request(URL, app=APP.id, door="functions"), profile=held) for _ in range(2)]
+
+    async def main() -> None:
+        for call in calls:  # the first asks the network, the second waits for its answer
+            call.send(None)
+
+    loop.run_until_complete(main())
+    loop.close()
+    for call in calls:
+        call.close()
+    assert bench.engine.slots.in_flight() == 0
+    assert len(bench.engine.flights) == 0
+    assert [row.reason for row in bench.ledger.rows] == ["aborted", "aborted"]
+
+
 FAULTS = st.one_of(
     st.sampled_from(list(Reason)).map(lambda reason: FaztError(reason, "scripted")),
     st.sampled_from([OSError(CANARY), ValueError(CANARY), StoreError(CANARY), KeyError(CANARY)]),

@@ -94,7 +94,10 @@ class Lease:
             return
         connection, self.connection = self.connection, None
         if connection is not None:
-            connection.abort()
+            try:
+                connection.abort()
+            except Exception:  # noqa: BLE001, S110 - a loop that is over closes nothing; the rest is still to be ended
+                pass
         if self.open_token is not None:
             engine.buckets.give_back(self.open_token)
         if self.slot is not None:
@@ -321,7 +324,7 @@ class AsyncEngine:
         """Wake the calls that waited for this one's answer."""
         for follower in self.flights.finish(flight):
             waiter = follower.wake
-            if isinstance(waiter, asyncio.Future) and not waiter.done():
+            if isinstance(waiter, asyncio.Future) and not waiter.done() and not waiter.get_loop().is_closed():
                 waiter.set_result(None)
 
 
