@@ -14,7 +14,8 @@ def test_a_call_carries_every_option(guest: Any, replies: Any) -> None:
     host, asked = replies.host(replies.ok())
     guest.run(
         """fazt.net.fetch('https://api.example/v1?q=ü', {
-           method: 'post', headers: {'X-A': 1, 'x-b': ['2', '3'], c: null}, body: 'é', timeout: 1500, auth: 'KEY', unknown: 1})""",
+           method: 'post', headers: {'X-A': 1, 'x-b': ['2', '3'], c: null}, body: 'é', timeout: 1500, auth: 'KEY',
+           unknown: 1})""",
         host=host,
     )
     header, body = asked[0]

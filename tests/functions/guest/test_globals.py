@@ -37,7 +37,7 @@ def test_the_request(guest: Any) -> None:
     }
 
 
-def test_header_names_are_lower_case_and_found_in_any_case(guest: Any) -> None:
+def test_F39_header_names_are_lower_case_and_found_in_any_case(guest: Any) -> None:
     script = """
     const h = request.headers;
     [Object.keys(h), h['content-type'], h['Content-Type'], h['CONTENT-TYPE'], 'X-A' in h, 'X-B' in h, h['x-b'] ?? null,
@@ -123,12 +123,13 @@ def test_log_lines_are_capped_in_number_and_size(guest: Any) -> None:
     assert guest.run("console.log(1)", max_log_lines=0).logs_dropped == 1
 
 
-def test_fazt_names_the_app_and_shows_its_settings(guest: Any) -> None:
+def test_F34_fazt_names_the_app_and_shows_its_settings(guest: Any) -> None:
     request = {"env": {"MODE": "live", "EMPTY": "", "toString": "own"}, "version": "0.9.1"}
     script = """
     const {app, env, version} = fazt;
     [app.id, app.name, version, env.get('MODE'), env.get('NONE') ?? null, env.get('NONE', 'dflt'),
-     env.get('EMPTY', 'x'), env.has('MODE'), env.has('NONE'), env.has('constructor'), env.get('constructor') ?? null, env.get('toString')]
+     env.get('EMPTY', 'x'), env.has('MODE'), env.has('NONE'), env.has('constructor'), env.get('constructor') ?? null,
+     env.get('toString')]
     """
     assert json.loads(guest.text(script, request=request)) == [
         "app_1", "shop", "0.9.1", "live", None, "dflt", "", True, False, False, None, "own",

@@ -22,6 +22,8 @@ import pytest
         ("respond(200, new Uint8Array([0, 255]))", 200, "bytes", b"\x00\xff"),
         ("respond(200, new Uint8Array([1, 2, 3, 4]).subarray(1, 3))", 200, "bytes", b"\x02\x03"),
         ("respond(200, new Uint8Array([7]).buffer)", 200, "bytes", b"\x07"),
+        ("respond(200, new Uint8Array(0))", 200, "bytes", b""),
+        ("respond(200, '')", 200, "text", b""),
         ("respond({base64: 'AP8='})", 200, "bytes", b"\x00\xff"),
         ("respond({status: 201, body: 'made', headers: {}})", 201, "text", b"made"),
         ("respond({status: 302})", 302, "none", b""),
