@@ -15,7 +15,9 @@ from fazt.core.budget import Invocation
 from fazt.core.cache.store import ResponseCache
 from fazt.core.call import Request, Response
 from fazt.core.concurrency import Slots
+from fazt.core.limits import clamp_override
 from fazt.core.ratelimit import Buckets
+from fazt.core.rules import expand_target
 from fazt.engine import AsyncEngine
 from fazt.errors import CODE_OF, FaztError, Reason, StaleConnectionError, StoreError
 from fazt.stores.sqlite.secret_rows import NewSecret
@@ -70,7 +72,9 @@ class Bench:
 
     def call(self, url: str = URL, *, invocation: Invocation | None = None, **options: Any) -> Response:
         request = Request(url, app=options.pop("app", APP.id), door="functions", **options)
-        return asyncio.run(self.engine.call(request, profile=profile(self.policies.current), invocation=invocation))
+        return asyncio.run(
+            self.engine.call(request, profile=profile(self.policies.current, request.app), invocation=invocation)
+        )
 
     def refused(self, url: str = URL, **options: Any) -> FaztError:
         with pytest.raises(FaztError) as caught:
@@ -209,6 +213,56 @@ def test_F23_a_failed_connection_spends_its_token() -> None:
     bench = Bench(granted(rate=60, burst=1), step=fail)
     assert bench.refused().reason is Reason.CONNECT_FAILED
     assert bench.refused().reason is Reason.HOST_RATE
+
+
+def calls_passed(bench: Bench, url: str, **options: Any) -> int:
+    """Make calls at one moment until one is refused."""
+    for count in range(1000):
+        try:
+            bench.call(url, **options)
+        except FaztError as error:
+            assert error.reason is Reason.HOST_RATE
+            return count
+    raise AssertionError("no rate limit")
+
+
+def test_F23_rules_of_one_host_keep_each_its_own_rate() -> None:
+    slow = rule("api.example.com", paths=["/slow"], rate=6, burst=1)
+    fast = rule("api.example.com", paths=["/fast"], rate=600, burst=20)
+    bench = Bench(policy(slow, fast))
+    slow_calls = fast_calls = 0
+    for _ in range(60):
+        bench.clock.now += 1.0
+        fast_calls += calls_passed(bench, "https://api.example.com/fast")
+        slow_calls += calls_passed(bench, "https://api.example.com/slow")
+    assert slow_calls == 6
+    assert fast_calls == 20 + 59 * 10
+
+
+def test_F23_rules_of_one_command_share_a_bucket() -> None:
+    pair = expand_target("api.example.com", scope=APP.id, http=True, paths=["/a", "/b"], rate=60, burst=3)
+    bench = Bench(policy(*pair))
+    bench.call("http://api.example.com/a")
+    bench.call("https://api.example.com/b")
+    assert calls_passed(bench, "https://api.example.com/a") == 1
+    bench.policies.current = policy(*(replace(one, rate=600) for one in pair))
+    bench.clock.now += 0.2
+    assert calls_passed(bench, "http://api.example.com/b") == 0  # the live bucket: until now it filled at the old rate
+    bench.clock.now += 0.2
+    assert calls_passed(bench, "http://api.example.com/b") == 2
+
+
+def test_F23_an_app_with_a_lower_rate_of_its_own_takes_nothing_from_the_others() -> None:
+    held = policy(rule("api.example.com", app=""), limits={"net.rate_limit": 600, "net.rate_burst": 20})
+    own = clamp_override(held.limits, {"net.rate_limit": 6, "net.rate_burst": 1})
+    bench = Bench(replace(held, overrides={APP.id: own}))
+    first = second = 0
+    for _ in range(60):
+        bench.clock.now += 1.0
+        first += calls_passed(bench, URL)
+        second += calls_passed(bench, URL, app=OTHER.id)
+    assert first == 6
+    assert second == 20 + 59 * 10
 
 
 def test_F17_a_cache_hit_takes_neither_slot_nor_token_and_is_recorded() -> None:

@@ -46,9 +46,9 @@ def secret(name: str = "KEY", *, host: str = "api.example.com", kind: Any = "bea
     return SecretMeta(name, APP.id, (host,), any_domain=False, kind=kind, key=key, version=1)
 
 
-def profile(held: Policy) -> Profile:
-    """Return the profile of functions."""
-    return profiles.functions(held.limits)
+def profile(held: Policy, app: str = APP.id) -> Profile:
+    """Return the profile of functions for one app."""
+    return profiles.functions(held.limits_for(app))
 
 
 @dataclass

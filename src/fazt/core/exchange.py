@@ -171,7 +171,7 @@ def exchange(
                 yield EnterSlot(request.app, profile.app_slots, profile.global_slots)
             if rule.rate or profile.rate:
                 rate, burst = effective(rule.rate, rule.burst, default_rate=profile.rate, default_burst=profile.burst)
-                yield TakeToken((rule.scope, rule.pattern), rate, burst)
+                yield TakeToken(_bucket(policy, request.app, rule, rate=rate, burst=burst), rate, burst)
             target = Target(leg.url.scheme, leg.url.host, leg.url.port, request.app, tls, rule.addresses)
             order = Send(leg.method, leg.url, sent, leg.body, injection, deadline)
             yield Connect(target, deadline, False)
@@ -214,6 +214,15 @@ def exchange(
                 error.hop = len(hops)
             raise
         yield Discard()
+
+
+def _bucket(policy: Policy, app: str, rule: Rule, *, rate: int, burst: int) -> tuple[str, str]:
+    """Return the key of the bucket to draw on; an app whose own limits make its rate differ has one to itself."""
+    scope, name = policy.rules.bucket(rule)
+    net = policy.limits.net
+    if (rate, burst) != effective(rule.rate, rule.burst, default_rate=net.rate_limit, default_burst=net.rate_burst):
+        scope = app
+    return scope, name
 
 
 def _check_size(size: int, limit: int) -> None:

@@ -1,7 +1,8 @@
 """Token buckets, one per rule that sets or inherits a rate (A.14).
 
-A bucket belongs to (scope of the rule, its host pattern): apps don't share an app's rule, and all hosts of a wildcard
-share one bucket. Rate and burst are handed in at each call, so a changed rule acts on the bucket that exists.
+A bucket belongs to a scope and a host pattern, or to those of its rules that have one rate (`RuleIndex.bucket`): apps
+don't share an app's rule, and all hosts of a wildcard share one bucket. Rate and burst are handed in at each call, so a
+changed rule acts on the bucket that exists.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 from fazt.errors import FaztError, Reason
 
 Key = tuple[str, str]
-"""(scope, host pattern) of the rule."""
+"""Scope, and what the bucket is for within it."""
 
 _SWEPT_PER_INSERT: Final = 2
 # Waiting exactly the time that was named must be enough, in spite of rounding.
@@ -65,7 +66,7 @@ class Buckets:
         """Take one token.
 
         Args:
-            key: (scope, pattern) of the rule that allowed the request.
+            key: of the bucket, `RuleIndex.bucket` of the rule that allowed the request.
             rate_per_min: tokens per minute; 0 or less: no limit.
             burst: size of the bucket; 0 or less counts as 1.
             now: monotonic seconds.

@@ -162,6 +162,16 @@ class RuleIndex:
         """
         return tuple(found.rules for found in self._tiers(app, host))
 
+    def bucket(self, rule: Rule) -> tuple[str, str]:
+        """Return the key of the token bucket that the calls of a rule draw on (A.14).
+
+        Rules of one scope and host pattern share a bucket while their rate and burst are equal: one `net allow` may
+        make several. Where they differ each has its own, since neither's calls may be counted at the other's rate.
+        """
+        key = (rule.scope, rule.pattern)
+        host = self._shards[hash(key) % _SHARDS].get(key)
+        return rule.scope, rule.id if host is None else host.bucket(rule)
+
     def rules(self) -> Iterator[Rule]:
         """Yield every rule, in no particular order."""
         for shard in self._shards:
@@ -198,10 +208,11 @@ class RuleIndex:
 class _Host:
     """The rules of one host key. They are put in tables at their first use: most hosts are never called."""
 
-    __slots__ = ("_tables", "rules")
+    __slots__ = ("_buckets", "_tables", "rules")
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self.rules = rules
+        self._buckets: dict[tuple[int, int], str] | None = None
         self._tables: tuple[_Allows | None, _Denies | None] | None = None
         if len(rules) > _EAGER:
             self._compile()
@@ -209,6 +220,18 @@ class _Host:
     def tables(self) -> tuple[_Allows | None, _Denies | None]:
         """Return the allows and the denies of this host key, None where there are none."""
         return self._tables or self._compile()
+
+    def bucket(self, rule: Rule) -> str:
+        """Return the name of a rule's token bucket: the first id of those with its rate and burst."""
+        names = self._buckets
+        if names is None:
+            names = {}
+            for one in self.rules:
+                if one.action == "allow":
+                    pace = (one.rate, one.burst)
+                    names[pace] = min(one.id, names.get(pace, one.id))
+            self._buckets = names
+        return names.get((rule.rate, rule.burst), rule.id)
 
     def _compile(self) -> tuple[_Allows | None, _Denies | None]:
         allows = [rule for rule in self.rules if rule.action == "allow"]
