@@ -377,6 +377,30 @@ def test_a_revoked_host_loses_its_idle_connections(loop: str) -> None:
         assert origin.accepted == 2
 
 
+def test_a_host_revoked_while_in_use_is_not_kept_afterwards(loop: str) -> None:
+    async def main(port: int) -> None:
+        net = wire()
+        busy = await net.acquire(target(port), deadline=soon(), on_attempt=nothing)
+        opening = asyncio.ensure_future(net.acquire(target(port), deadline=soon(), on_attempt=nothing))
+        other = await net.acquire(target(port, app="other"), deadline=soon(), on_attempt=nothing)
+        await asyncio.sleep(0)
+        assert net.drop_idle(lambda where: where.app == "other") == 0
+        for connection in (busy, await opening, other):
+            await send(connection)
+            assert await connection.read(cap=10, deadline=soon()) == b"ok"  # the call itself goes on
+            connection.release()
+        assert [connection.target.app for connection in net.live] == ["other"]
+        assert len(net.pool) == 1
+        await call(net, target(port, app="other"))
+        assert len(net.pool) == 1
+        await call(net, target(port))  # decided before the change, and begun after it
+        assert [connection.target.app for connection in net.live] == ["other"]
+        await net.close()
+
+    with serve(answering(OK)) as origin:
+        run(loop, lambda: main(origin.port))
+
+
 def test_closing_the_wire_closes_everything(loop: str) -> None:
     before = sockets()
 

@@ -53,6 +53,9 @@ class Wire:
         self.live: set[Connection] = set()
         """Every connection that is open, idle or in use."""
         self._attempt_delay = attempt_delay
+        self._era = 0
+        """Counts calls of `drop_idle`: a connection that has not passed the last one has to when it becomes idle."""
+        self._keep: Callable[[Target], bool] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forks = forks()
         self._sweep: asyncio.TimerHandle | None = None
@@ -117,6 +120,11 @@ class Wire:
         """Keep a connection that can be used again (called by the connection)."""
         loop = self._loop
         assert loop is not None
+        if connection.era != self._era:
+            connection.era = self._era
+            if self._keep is not None and not self._keep(connection.target):
+                connection.close()
+                return
         for surplus in self.pool.put(connection.key, connection, loop.time()):
             surplus.close()
         if self._sweep is None and len(self.pool):
@@ -128,7 +136,12 @@ class Wire:
         self.pool.remove(connection)
 
     def drop_idle(self, keep: Callable[[Target], bool]) -> int:
-        """Close the idle connections whose target is not to be kept, as after a revoked rule; returns how many."""
+        """Close the idle connections whose target is not to be kept, as after a revoked rule; returns how many.
+
+        Those in use, or being made, are closed when they become idle.
+        """
+        self._era += 1
+        self._keep = keep
         doomed = self.pool.drop(lambda key: not keep(Target(*key)))
         for connection in doomed:
             connection.close()

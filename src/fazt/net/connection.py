@@ -25,9 +25,10 @@ class Connection(Link):
         target: where it leads and under which grant it was made.
         address: the judged address it is connected to.
         reused: whether it served a call before this one.
+        era: for the owner: which of its judgements about what is kept this one has passed.
     """
 
-    __slots__ = ("_busy", "_hung_up", "_leased", "_pause_at", "_poll", "_reader", "_wake_at", "reused")
+    __slots__ = ("_busy", "_hung_up", "_leased", "_pause_at", "_poll", "_reader", "_wake_at", "era", "reused")
 
     def __init__(self, owner: Owner, target: Target, *, sock: socket.socket, address: str) -> None:
         super().__init__(owner, target, sock=sock, address=address)
@@ -41,6 +42,7 @@ class Connection(Link):
         self._pause_at = HIGH_WATER
         self._poll: select.poll | None = None
         self.reused = False
+        self.era = -1
 
     def __repr__(self) -> str:
         state = "closed" if self._closing else "in use" if self._leased else "idle"
