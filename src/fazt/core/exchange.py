@@ -20,7 +20,7 @@ from fazt.core.injection import Injection, plan
 from fazt.core.ratelimit import effective
 from fazt.core.record import CallRecord
 from fazt.core.redirects import STATUSES, Final, Follow, Leg, follow
-from fazt.core.rules import Allowed, Rule
+from fazt.core.rules import ANY_PORT, ANY_SCHEME, Allowed, Rule
 from fazt.core.url import Url, parse_url
 from fazt.errors import FaztError, Reason, StaleConnectionError
 
@@ -71,14 +71,27 @@ def still_granted(policy: Policy, target: Target) -> bool:
     """
     if target.app and target.app not in policy.apps:
         return False
+    granted: bool | None = None
     for rules in policy.rules.tiers(app=target.app, host=target.host):
+        if any(_denies_all(rule, target) for rule in rules):
+            return False
         allows = [rule for rule in rules if rule.action == "allow"]
-        if allows:
-            return any(
+        if granted is None and allows:
+            granted = any(
                 (rule.scheme, rule.port, rule.addresses) == (target.scheme, target.port, target.grant)
                 for rule in allows
             )
-    return False
+    return bool(granted)
+
+
+def _denies_all(rule: Rule, target: Target) -> bool:
+    """Tell whether a rule denies whatever could be asked of this origin."""
+    return (
+        rule.action == "deny"
+        and not (rule.methods or rule.path)
+        and rule.scheme in (ANY_SCHEME, target.scheme)
+        and rule.port in (ANY_PORT, target.port)
+    )
 
 
 def exchange(
