@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.fakes.calls import APP, OTHER, policy, rule
 
 from fazt.core.call import Target
 from fazt.core.exchange import still_granted
 from fazt.core.rules import Rule, expand_target
-from tests.fakes.calls import APP, OTHER, policy, rule
 
 HOST = "api.example.com"
 RANGE = ("10.1.0.0/16",)
