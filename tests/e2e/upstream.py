@@ -128,10 +128,32 @@ class Upstream:
                 sock.shutdown(socket.SHUT_RDWR)
 
 
+def _credentials(seen: Seen) -> list[str]:
+    given = [*seen.values("authorization"), *seen.values("x-api-key"), *seen.query.get("key", [])]
+    return [value.removeprefix("Bearer ") for value in given]
+
+
+def _garbage(seen: Seen) -> bytes:
+    """Break HTTP with the credential in the very place that is broken."""
+    value = (_credentials(seen) or ["none"])[0].encode("latin-1")
+    match urlsplit(seen.target).path.rpartition("/")[2]:
+        case "line":
+            return b"HTTP/1.1 " + value + b"\r\n\r\n"
+        case "field":
+            return b"HTTP/1.1 200 OK\r\n" + value + b" : x\r\ncontent-length: 0\r\n\r\n"
+        case "length":
+            return b"HTTP/1.1 200 OK\r\ncontent-length: " + value + b"\r\n\r\n"
+        case "chunk":
+            return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + value + b"\r\n"
+        case "userinfo":
+            return b"HTTP/1.1 302 Found\r\ncontent-length: 0\r\nlocation: https://" + value + b"@api.e2e.test/\r\n\r\n"
+        case _:
+            return b"HTTP/1.1 302 Found\r\ncontent-length: 0\r\nlocation: /" + value + b"/\r\n\r\n"
+
+
 def _reflect(seen: Seen) -> Answer:
     """Give back every credential: as it is, in base64 and URL-encoded, in body and fields."""
-    given = [*seen.values("authorization"), *seen.values("x-api-key"), *seen.query.get("key", [])]
-    given = [value.removeprefix("Bearer ") for value in given]
+    given = _credentials(seen)
     said = {
         "as is": given,
         "base64": [base64.b64encode(b"x" * n + value.encode()).decode() for value in given for n in range(3)],
@@ -215,7 +237,7 @@ def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
                     self.close_connection = True
                     return
                 case "garbage":
-                    self.wfile.write(b"NOPE " + self.path.encode() + b"\r\n\r\n")
+                    self.wfile.write(_garbage(seen))
                     self.close_connection = True
                     return
                 case "hold":

@@ -68,6 +68,9 @@ class ResponseHead:
     status: int
     headers: Fields
 
+    def __repr__(self) -> str:  # a host may send back what it was given
+        return f"<ResponseHead {self.status} headers={len(self.headers)}>"
+
 
 @dataclass(frozen=True, slots=True)
 class Hop:

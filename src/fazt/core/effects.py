@@ -60,6 +60,9 @@ class Send(NamedTuple):
     injection: Injection | None
     deadline: float
 
+    def __repr__(self) -> str:  # fields and body may hold credentials of the caller
+        return f"<Send {self.method} {self.url!r} headers={len(self.headers)} body={len(self.body or b'')}B>"
+
 
 class Read(NamedTuple):
     """Read the whole body, at most `cap` bytes; answered with the bytes, secrets already scrubbed."""

@@ -42,6 +42,9 @@ class _Form(NamedTuple):
     before: bool = False
     after: bool = False
 
+    def __repr__(self) -> str:  # the needle is a secret
+        return f"<_Form of {len(self.needle)} bytes>"
+
 
 def _base64_forms(raw: bytes) -> Iterable[_Form]:
     for offset in range(3):

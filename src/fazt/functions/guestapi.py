@@ -319,9 +319,9 @@ class Result:
     """Outcome of an invocation: a response, or an error with status 500."""
 
     status: int
-    headers: Fields
+    headers: Fields = field(repr=False)
     body_kind: BodyKind
-    body: bytes
+    body: bytes = field(repr=False)
     error: ScriptError | None = None
     logs_dropped: int = 0
     usage: Usage = field(default_factory=Usage)

@@ -44,7 +44,7 @@ class GoneError(Exception):
 class Parsed:
     """A body as `request.body` and `request.files` show it."""
 
-    body: Any = None
+    body: Any = field(default=None, repr=False)
     files: Mapping[str, tuple[UploadedFile, ...]] = field(default_factory=dict)
 
 

@@ -49,6 +49,10 @@ class CacheKey(NamedTuple):
     port: int
     target: str
 
+    def __repr__(self) -> str:  # the query may hold a credential of the caller
+        path, mark, _ = self.target.partition("?")
+        return f"<CacheKey {self.app!r} {self.method} {self.scheme}://{self.host}:{self.port}{path}{mark and '?…'}>"
+
 
 @dataclass(frozen=True, slots=True)
 class CacheRequest:
