@@ -329,6 +329,27 @@ def test_a_record_may_be_taken_inside_a_destructor(log: NetLog) -> None:
     assert len(ids(log, limit=1000)) == 600
 
 
+def test_F30c_a_writer_that_cannot_be_started_fails_no_call_and_is_tried_again(
+    log: NetLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the limit of threads or at the interpreter's end: `append` never raises, and nothing is lost for good."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        log.append(record(1))
+        log.write_line("app1", "info", "hello", ts=1.0)
+        with pytest.raises(StoreError, match="can't start new thread"):
+            log.flush()
+    log.append(record(2))
+    log.flush()
+    assert ids(log) == ["c_0002", "c_0001"]
+    assert [line.message for line in log.lines()] == ["hello"]
+    assert log.error is None
+
+
 def test_several_processes_write_to_one_log(database: Database) -> None:
     other = Database(database.path, "log", patience=5)
     logs = [NetLog(Database(database.path, "log", patience=5), flush_ms=SLOW) for _ in range(2)]

@@ -111,6 +111,8 @@ class NetLog(LogReader):
         if self._thread is None and not (self._calls or self._lines):
             return
         self._start()
+        if self._thread is None:
+            raise self.error or StoreError("the log is closed")
         waiter = _Waiter()
         self._signals.put(waiter)
         if not waiter.done.wait(timeout):
@@ -153,8 +155,13 @@ class NetLog(LogReader):
     def _start(self) -> None:
         with self._starting:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="fazt-log", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="fazt-log", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as fault:  # the process may have no more threads; the next record tries again
+                    self.error = StoreError(f"the log cannot be written: {fault}")
+                    return
+                self._thread = thread
 
     def _run(self) -> None:
         stop = False
