@@ -245,7 +245,7 @@ class OperatorError(Exception):
 
 
 class ConfigError(OperatorError):
-    """A value given by the operator that cannot be used: a bad rule target, an unknown limit, an option out of range."""
+    """A value given by the operator that cannot be used: a rule's target, an unknown limit, an option out of range."""
 
 
 class StoreError(OperatorError):
