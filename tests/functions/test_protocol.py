@@ -211,3 +211,23 @@ def test_a_channel_writes_more_than_the_socket_takes() -> None:
         return bytes(got) == wanted
 
     assert asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "part", ['["a","b"],', "[],", "{},", "1,", '"",', '{"a":0},', '"\\"",', "1e9,"], ids=lambda part: part.strip(",")
+)
+def test_many_small_parts_are_refused_before_they_cost_anything(part: str) -> None:
+    text = ('{"op":"fetch","headers":[' + part * ((200 << 10) // len(part)) + "0]}").encode()
+    frame = len(text).to_bytes(4, "little") + text
+    began = time.process_time()
+    with pytest.raises(FrameError, match="parts"):
+        checked_unpack(frame, max_header=1 << 20)
+    assert time.process_time() - began < 0.1  # parsing it would hold up the host's loop for longer than that
+
+
+def test_the_largest_frame_of_an_honest_guest_is_no_bomb() -> None:
+    fields = [[f"x-name-{n}", '"\\[{' * 100] for n in range(128)]
+    sent = {"op": "fetch", "url": "https://a.test/?" + '["' * 4_000, "headers": fields, "timeout": None}
+    assert checked_unpack(pack(sent), max_header=1 << 20)[0] == sent
+    odd = {"a": ["\\", '\\"', '"', "[\\\\\\", "]" * 9_000], "b": "\\" * 9_000}
+    assert checked_unpack(pack(odd), max_header=1 << 20)[0] == odd

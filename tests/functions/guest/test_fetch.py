@@ -303,3 +303,18 @@ def test_frames_with_lone_surrogates_never_leave_the_guest(guest: Any, replies: 
     assert guest.logs == [("info", "\ufffd")]
     with pytest.raises(ValueError, match="well-formed"):
         unpack(b'\x0c\0\0\0{"a":"\\ud8"}'.replace(b'\\ud8"}', b'\\ud800"}').replace(b"\x0c", b"\x0e"))
+
+
+@pytest.mark.parametrize(
+    "headers", ["Object.fromEntries(list.map((_, i) => ['x-' + i, 'v']))", "{a: list}", "list.map(() => ['a', 'v'])"]
+)
+def test_too_many_header_fields_are_a_counted_call_without_them(guest: Any, replies: Any, headers: str) -> None:
+    host, asked = replies.host(replies.ok())
+    script = """const list = new Array(%d).fill('v');
+        try { fazt.net.fetch('https://a.example/', {headers: %s}); respond('sent'); }
+        catch (e) { respond(e.reason + ' ' + e.message); }"""
+    assert guest.text(script % (128, headers), host=host) == "sent"
+    assert len(asked[0][0]["headers"]) == 128
+    assert guest.text(script % (129, headers), host=host) == "bad_option the request has more than 128 header fields"
+    assert asked[1][0]["headers"] == []
+    assert asked[1][0]["invalid"] == "the request has more than 128 header fields"

@@ -247,3 +247,12 @@ def test_getters_that_respond_while_a_response_is_made(guest: Any) -> None:
 def test_numbers_of_the_completion_value_are_bodies_not_statuses(guest: Any) -> None:
     result = guest.run("404")
     assert (result.status, json.loads(result.body)) == (200, 404)
+
+
+@pytest.mark.parametrize("headers", ["Object.fromEntries(list.map((_, i) => ['x-' + i, 'v']))", "{a: list}"])
+def test_more_headers_than_the_host_sends_are_an_error_at_the_call(guest: Any, headers: str) -> None:
+    script = "const list = new Array(%d).fill('v'); respond(200, 'x', %s)"
+    assert len(guest.run(script % (128, headers)).headers) == 128
+    failed = guest.run(script % (20_000, headers))
+    assert failed.error is not None
+    assert failed.error.message == "respond: more than 128 headers"

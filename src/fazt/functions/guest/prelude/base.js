@@ -31,6 +31,8 @@ const wellFormed = uncurry(String.prototype.toWellFormed);
 const hex = uncurry(Number.prototype.toString);
 const fromBase64 = atob;
 
+const FIELDS = 128; // header fields of a message, in both directions; the host keeps the same limit
+
 const brands = new WeakMap();
 const brandOf = uncurry(WeakMap.prototype.get).bind(undefined, brands);
 const brand = uncurry(WeakMap.prototype.set).bind(undefined, brands);

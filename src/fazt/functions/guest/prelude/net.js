@@ -90,12 +90,14 @@ function readHeaders(given) {
   if (given === undefined || given === null) return '[]';
   if (typeof given !== 'object') throw 'headers must be an object of names and values';
   let out = '';
+  let count = 0;
   const add = (name, value) => {
     if (value === undefined || value === null) return;
     if (isObject(value) && isArray(value)) {
       for (let i = 0; i < value.length; i++) add(name, value[i]);
       return;
     }
+    if (++count > FIELDS) throw 'the request has more than ' + FIELDS + ' header fields';
     if (typeof value === 'symbol' || typeof value === 'function') throw 'a header value must be a string';
     out += (out ? ',[' : '[') + quote(name) + ',' + quote(toText(value)) + ']';
   };

@@ -52,12 +52,14 @@ function encodeHeaders(given) {
   const names = keysOf(given);
   let text = '';
   let size = 0;
+  let count = 0;
   const add = (name, value) => {
     if (value === undefined || value === null) return;
     if (isArray(value)) {
       for (let i = 0; i < value.length; i++) add(name, value[i]); // Set-Cookie and its like
       return;
     }
+    if (++count > FIELDS) throw new RangeErrorOf('respond: more than ' + FIELDS + ' headers');
     const shown = toText(value);
     if (!isFieldValue(shown)) throw new TypeErrorOf("respond: the value of header '" + name + "' has bytes no header may have");
     text += (text ? ',[' : '[') + quote(name) + ',' + quote(shown) + ']';
