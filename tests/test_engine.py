@@ -152,6 +152,14 @@ def test_a_body_over_the_limit_is_refused_before_dialling() -> None:
     assert not bench.wire.made
 
 
+def test_a_record_keeps_no_more_of_what_a_script_says_than_it_may_show() -> None:
+    bench = Bench(granted())
+    bench.refused(auth="A" * 250_000, method="M" * 250_000)
+    assert bench.refused(auth="A" * 250_000).reason is Reason.SECRET_UNKNOWN
+    for row in bench.ledger.rows:
+        assert len(repr(row)) < 1500
+
+
 def test_F21_no_rule_raises_the_response_cap_above_the_hard_cap() -> None:
     bench = Bench(granted(max_response=1 << 40))
     bench.call()

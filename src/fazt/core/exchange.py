@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 """Methods that may be sent again on a fresh connection (RFC 9110 section 9.2.2); TRACE is never sent."""
 
+_MAX_NAME = 128  # what a script calls a secret waits in the log's buffer; no secret has a longer name
+
 _REFUSALS = {
     Reason.SCHEME_NOT_ALLOWED: "this scheme is not allowed for this host",
     Reason.HOST_NOT_GRANTED: "this host is not on the allowlist",
@@ -130,7 +132,7 @@ def exchange(
     record.scheme, record.host, record.port, record.path = url.scheme, url.host, url.port, url.path
     record.method = method = fields_of.method(request.method)
     record.request_bytes = len(request.body) if request.body is not None else 0
-    record.auth = request.auth
+    record.auth = request.auth and request.auth[:_MAX_NAME]
     leg = Leg(method, url, request.headers, request.body, True)
     visited: set[tuple[str, str]] = set()
     hops: list[Hop] = []

@@ -121,4 +121,4 @@ class Policy:
             raise FaztError(
                 Reason.SECRET_WRONG_APP, message, detail=f"secret {name} exists for another app, not for {whom}"
             )
-        raise FaztError(Reason.SECRET_UNKNOWN, message, detail=f"no secret is named {name!r}")
+        raise FaztError(Reason.SECRET_UNKNOWN, message, detail=f"no secret is named {name[:128]!r}")
