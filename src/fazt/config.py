@@ -93,6 +93,8 @@ def _from_file(settings: Settings, path: Path) -> Settings:
             raise ConfigError(f"{path}: unknown key {key!r}", hint=f"known keys: {', '.join(FILE_KEYS)}")
         if type(value) is not known[key]:
             raise ConfigError(f"{path}: {key} must be a {known[key].__name__}")
-        change = {"ca_files": (Path(value).expanduser(),)} if key == "ca_file" else {key: value}
+        change: dict[str, Any] = {key: value}
+        if key == "ca_file":
+            change = {"ca_files": (Path(value).expanduser(),)}
         settings = replace(settings, **change)
     return settings
