@@ -14,7 +14,17 @@ from typing import Any
 
 from fazt.errors import ConfigError
 
-FILE_KEYS = ("resolve", "ca_file", "host", "port", "workers", "path_routing", "require_sandbox", "engine")
+FILE_KEYS: dict[str, type] = {
+    "resolve": str,
+    "ca_file": str,
+    "host": str,
+    "port": int,
+    "workers": int,
+    "path_routing": bool,
+    "require_sandbox": str,
+    "engine": str,
+}
+"""Keys of the file and their types; `ca_file` adds to `ca_files`, the others are fields of `Settings`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +96,13 @@ def _from_file(settings: Settings, path: Path) -> Settings:
         return settings
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
         raise ConfigError(f"{path} cannot be read: {fault}", hint="mend the file or move it away") from None
-    known: dict[str, type] = {"resolve": str, "ca_file": str, "host": str, "port": int, "workers": int}
-    known |= {"path_routing": bool, "require_sandbox": str, "engine": str}
     for key, value in values.items():
-        if key not in known:
+        if key not in FILE_KEYS:
             raise ConfigError(f"{path}: unknown key {key!r}", hint=f"known keys: {', '.join(FILE_KEYS)}")
-        if type(value) is not known[key]:
-            raise ConfigError(f"{path}: {key} must be a {known[key].__name__}")
+        if type(value) is not FILE_KEYS[key]:
+            raise ConfigError(f"{path}: {key} must be a {FILE_KEYS[key].__name__}")
         change: dict[str, Any] = {key: value}
         if key == "ca_file":
-            change = {"ca_files": (Path(value).expanduser(),)}
+            change = {"ca_files": (Path(str(value)).expanduser(),)}
         settings = replace(settings, **change)
     return settings
