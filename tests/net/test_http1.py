@@ -234,6 +234,27 @@ def test_trailers_are_counted_and_weighed(step: int) -> None:
     assert refusal(CHUNKED + b"0\r\nA: " + b"x" * MAX_HEAD + END, step=step) is Reason.RESPONSE_HEADERS
 
 
+def test_F5_a_refused_head_leaves_nothing_of_itself_in_the_error() -> None:
+    fields = (("Authorization", "Bearer canary-3f9d2c71b8e64a05"),)
+    with pytest.raises(FaztError) as caught:
+        encode_head("GET", "/\u1234", authority="a", fields=fields, body=None)
+    assert caught.value.reason is Reason.BAD_OPTION
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"0000000000001\r\nx\r\n", b"5;\r\nabcde\r\n"])
+def test_a_flood_of_tiny_chunks_ends_early(chunk: bytes) -> None:
+    assert refusal(CHUNKED + chunk * 200_000) is Reason.PROTOCOL
+    reader = read(CHUNKED + chunk * 10_000 + b"0\r\n\r\n")
+    assert reader.done
+
+
+def test_chunks_of_an_ordinary_stream_may_be_as_many_as_they_like() -> None:
+    reader = read(CHUNKED + (b"20\r\n" + b"x" * 32 + b"\r\n") * 100_000 + b"0\r\n\r\n")
+    assert reader.done
+    assert reader.size == 3_200_000
+
+
 def test_small_chunks_don_t_multiply_memory() -> None:
     reader = read(CHUNKED + b"2\r\nok\r\n" * 50_000)
     assert reader.size == 100_000

@@ -8,6 +8,9 @@ from __future__ import annotations
 MAX_EXTENSIONS = 16 * 1024
 """Bytes of chunk extensions in one body; they carry nothing that we use."""
 
+MAX_FRAMING = 256 * 1024
+"""Bytes of chunk lines in one body beyond a quarter of what they carry: each chunk, however small, costs a few µs."""
+
 _MAX_SIZE_DIGITS = 15
 _MAX_LINE = _MAX_SIZE_DIGITS + 2 + MAX_EXTENSIONS
 _HEX = b"0123456789abcdefABCDEF"
@@ -17,19 +20,20 @@ _TEXT = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 class ChunkedBody:
     """Decodes one chunked body, strictly: exact CRLFs, hexadecimal sizes without signs or spaces."""
 
-    __slots__ = ("_extensions", "_left", "_tail")
+    __slots__ = ("_extensions", "_left", "_spare", "_tail")
 
     def __init__(self) -> None:
         self._tail = b""
         # bytes of the chunk still to come with the two of its CRLF; 0 between chunks
         self._left = 0
         self._extensions = 0
+        self._spare = MAX_FRAMING
 
     def feed(self, data: bytes, into: bytearray) -> bytes | None:
         """Append decoded bytes to `into`; return what follows the last chunk's line once that came, else None.
 
         Raises:
-            ValueError: the coding is broken, or its extensions are too long.
+            ValueError: the coding is broken, its extensions are too long, or its chunks too small.
         """
         if self._tail:
             data, self._tail = self._tail + data, b""
@@ -81,4 +85,8 @@ class ChunkedBody:
             digits = digits.rstrip(b" \t")  # RFC 9112 section 7.1.1: bad whitespace before ";" is to be removed
         if not digits or len(digits) > _MAX_SIZE_DIGITS or digits.translate(None, _HEX):
             raise ValueError("chunk size is not a hexadecimal number")
-        return int(digits, 16)
+        size = int(digits, 16)
+        self._spare -= len(line) + 2 - (size >> 2)
+        if self._spare < 0:
+            raise ValueError("the chunks are too small")
+        return size

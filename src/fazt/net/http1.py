@@ -58,7 +58,7 @@ def encode_head(method: str, target: str, *, authority: str, fields: Fields, bod
     try:
         head = "".join(lines).encode("latin-1")
     except UnicodeEncodeError:
-        _refuse_option()
+        head = b""  # refused below, outside this block: the error holds the whole head, and so a secret
     if head.translate(None, _TEXT) != b"\r\n" * (len(lines) + 1) or " " in target or not target.startswith("/"):
         _refuse_option()
     return head
