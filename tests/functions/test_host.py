@@ -354,6 +354,37 @@ def test_a_worker_that_talks_after_its_result_is_not_used_again(hosting) -> None
     asyncio.run(scenario())
 
 
+def test_a_loop_of_calls_with_large_bodies_is_stopped(hosting) -> None:
+    limits = replace(LIMITS, max_call_bytes=3 << 20)
+    source = "for _ in range(request['n']): call({'op': 'fetch'}, bytes(1_000_000))\nanswer = 'sent'"
+
+    async def scenario() -> None:
+        async with hosting() as bench:
+            assert await bench.text(bench.app("a", source), request={"n": 3}, limits=limits) == "sent"
+            with pytest.raises(InvokeError, match="bytes in calls") as caught:
+                await bench.invoke(bench.app("a", source), {"n": 5}, limits=limits)
+            assert caught.value.kind == "crash"
+            assert len(bench.calls) == 6
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("first", ["log('ran')", "call({})"])
+def test_an_image_that_has_run_cannot_be_refused_afterwards(hosting, first) -> None:
+    # "image" would have the app baked and the request run a second time
+    refusal = json.dumps({"kind": "image", "message": "not an image"}).encode()
+    refused = len(refusal).to_bytes(4, "little") + bytes([24]) + refusal
+    source = f"{first}\nsay({refused!r}){NAP_5}"
+
+    async def scenario() -> None:
+        async with hosting() as bench:
+            with pytest.raises(InvokeError) as caught:
+                await bench.invoke(bench.app("a", source))
+            assert caught.value.kind == "crash"
+
+    asyncio.run(scenario())
+
+
 def test_an_answer_that_is_not_a_response_says_so_and_spares_the_worker(hosting) -> None:
     async def scenario() -> None:
         async with hosting() as bench:

@@ -43,6 +43,7 @@ class InvokeLimits:
         max_log_lines: console lines that are passed on.
         max_calls: host calls of any kind before the worker is stopped; far above what a working app makes, it keeps
             a loop of refused calls from occupying the host.
+        max_call_bytes: bytes of host calls in all before the worker is stopped, for the same reason.
     """
 
     cpu_ms: float = 5_000
@@ -51,6 +52,7 @@ class InvokeLimits:
     max_output: int = 10 << 20
     max_log_lines: int = 1_000
     max_calls: int = 1_000
+    max_call_bytes: int = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)

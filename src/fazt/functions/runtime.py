@@ -12,7 +12,7 @@ from fazt.core.budget import Invocation
 from fazt.core.call import Fields, Request
 from fazt.errors import FaztError, OperatorError, Reason
 from fazt.functions.frames import encode_request, response_of
-from fazt.functions.guestapi import pack
+from fazt.functions.guestapi import MAX_CALL_BODY, pack
 from fazt.functions.invocation import AppImage, InvokeError, InvokeErrorKind, InvokeLimits, InvokeResult
 from fazt.functions.model import AppRequest, AppResponse, FailureKind, InvocationFailure
 
@@ -183,6 +183,8 @@ def invoke_limits(limits: Limits) -> InvokeLimits:
         memory=runtime.max_memory,
         max_output=runtime.max_output,
         max_log_lines=runtime.max_log_lines,
+        # every call that counts may come with the largest body, if only to be refused; a loop of them may not
+        max_call_bytes=(limits.net.max_calls + 2) * MAX_CALL_BODY,
     )
 
 

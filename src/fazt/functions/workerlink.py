@@ -101,6 +101,7 @@ class WorkerLink:
         self.app_id = ""
         self.key = ""
         self.uses = 0
+        self._proved = False  # it has run its app's image
         self.idle_since = 0.0
         self.report: SandboxReport | None = None
 
@@ -183,6 +184,7 @@ class WorkerLink:
                     if self._baking is not None and not self._baking.done():
                         self._baking.set_result(payload)
                 case _ if self._running is not None:
+                    self._proved = True
                     self._running.on_message(kind, payload)
         except Exception as exc:  # noqa: BLE001 - a worker that talks nonsense is one that a stranger speaks through
             self._die(f"it broke the protocol: {exc}", "crash")
@@ -193,6 +195,8 @@ class WorkerLink:
             path = told.get("path")
             self._baking.set_exception(BakeError(message, str(told["kind"]), path=path and str(path)))
         if self._running is not None:
+            if self._proved:  # believed, it would have the app baked and the request run once more
+                raise FrameError("a worker that has run its image refuses it")
             self._die(message, "image")
 
     # -- work --------------------------------------------------------------------------------------------------------
@@ -300,6 +304,7 @@ class _Run:
         self._aborted = False
         self.limits = run.limits
         self.calls = 0
+        self._call_bytes = 0
         self.done: asyncio.Future[Result] = self._loop.create_future()
 
     def start(self) -> None:
@@ -355,6 +360,10 @@ class _Run:
         self.calls += 1
         if self.calls > self.limits.max_calls:
             self._worker._die(f"it made more than {self.limits.max_calls} calls", "crash")
+            return
+        self._call_bytes += len(payload)
+        if self._call_bytes > self.limits.max_call_bytes:
+            self._worker._die(f"it sent more than {self.limits.max_call_bytes} bytes in calls", "crash")
             return
         if self._aborted:  # it was told already
             return
