@@ -49,7 +49,7 @@ class Answer:
 
 
 class Upstream:
-    """`/echo /reflect /status/N /bytes/N /to?url= /chain/N /gzip /invalid /many /text /count`, and such as misbehave:
+    """`/echo /reflect /status/N /bytes/N /to?url= /chain/N /self /gzip /invalid /many /text /count`, and misbehaving:
     `/hold /stall /silent /reset /garbage`.
 
     Args:
@@ -189,6 +189,7 @@ _PLAIN: dict[str, Callable[[Seen], Answer]] = {
     "reflect": _reflect,
     "to": _to,
     "chain": _chain,
+    "self": lambda seen: Answer(302, [("location", seen.target)]),
     "status": lambda seen: Answer(int(urlsplit(seen.target).path.rpartition("/")[2]), [], b"as asked"),
     "bytes": lambda seen: Answer(200, [], b"." * int(urlsplit(seen.target).path.rpartition("/")[2])),
     "gzip": lambda _: Answer(200, [("content-encoding", "gzip"), ("content-type", "application/json")], GZIPPED),
