@@ -56,6 +56,7 @@ HostKey = tuple[str, str]
 
 _SHARDS = 1021  # prime, so that the keys of one shard still spread over its dict's own low bits
 _EAGER = 16  # above this many rules for one host, compile when the index is built and not in the first call
+_REMEMBERED = 1024  # callers and hosts whose tiers an index keeps at hand
 _PARAMETERS = re.compile(r";[^/]*")
 _SLASHES = re.compile(r"/{2,}")
 
@@ -88,13 +89,15 @@ Decision = Allowed | Refused
 class RuleIndex:
     """All rules of one revision, found by host."""
 
-    __slots__ = ("_count", "_shards", "_wildcards")
+    __slots__ = ("_asked", "_count", "_shards", "_wildcards")
 
     def __init__(self, shards: tuple[dict[HostKey, _Host], ...], *, wildcards: Mapping[int, int], count: int) -> None:
         self._shards = shards
         self._wildcards = wildcards
         """Labels below the star, to how many patterns have so many: no other suffix of a host is looked up."""
         self._count = count
+        self._asked: dict[HostKey, _Asked] = {}
+        """What was found for (app, host), where something was: as immutable as the index, so never out of date."""
 
     @classmethod
     def build(cls, rules: Iterable[Rule]) -> RuleIndex:
@@ -142,13 +145,11 @@ class RuleIndex:
             url: where the call goes.
             method: its method, in upper case.
         """
-        final: _Allows | None = None
-        for host in self._tiers(app, url.host):
-            allows, denies = host.tables()
-            if denies is not None and (rule := denies.match(url, method)) is not None:
+        key = (app, url.host)
+        denies, final = self._asked.get(key) or self._ask(key)
+        for deny in denies:
+            if (rule := deny.match(url, method)) is not None:
                 return Refused(Reason.DENIED_BY_RULE, rule, str(rule))
-            if final is None:
-                final = allows
         if final is None:
             return Refused(Reason.HOST_NOT_GRANTED, None, f"no rule allows {url.host}")
         return final.pick(url, method)
@@ -183,6 +184,19 @@ class RuleIndex:
 
     def __repr__(self) -> str:
         return f"<RuleIndex of {self._count} rules>"
+
+    def _ask(self, key: HostKey) -> _Asked:
+        """Return the denies and the final allows for (app, host), and remember them where there are any."""
+        tables = [host.tables() for host in self._tiers(*key)]
+        asked = (
+            tuple(denies for _, denies in tables if denies is not None),
+            next((allows for allows, _ in tables if allows is not None), None),
+        )
+        if tables:
+            if len(self._asked) >= _REMEMBERED:  # a wildcard has any number of hosts
+                self._asked.clear()
+            self._asked[key] = asked
+        return asked
 
     def _tiers(self, app: str, host: str) -> list[_Host]:
         patterns = [host]
@@ -257,10 +271,12 @@ class _Allows:
             if url.scheme not in self._schemes:
                 return Refused(Reason.SCHEME_NOT_ALLOWED, None, f"granted: {self._granted()}")
             return Refused(Reason.PORT_NOT_GRANTED, None, f"granted: {self._granted()}")
+        if not origin.depth:  # most hosts: no rule names a path
+            for methods, allowed in origin.pathless:
+                if not methods or method in methods:
+                    return allowed
         if not origin.has_method(method):
             return Refused(Reason.METHOD_NOT_GRANTED, None, f"granted: {_few(sorted(origin.methods))}")
-        if not origin.depth:
-            return Allowed(next(rule for rule in origin.paths[""] if _has_method(rule, method)))
         path = rule_path(url)
         rule = origin.longest(path.path, method) if not path.encoded_slash else _longest_of_two(origin, path, method)
         if rule is None:
@@ -297,6 +313,10 @@ class _Denies:
         return None
 
 
+_Asked = tuple[tuple[_Denies, ...], _Allows | None]
+"""Every deny that can match a call, and the allows of the tier that is final."""
+
+
 def _denied(origin: _Origin, url: Url, method: str) -> Rule | None:
     if not origin.has_method(method):
         return None
@@ -318,7 +338,7 @@ def _denied(origin: _Origin, url: Url, method: str) -> Rule | None:
 class _Origin:
     """The rules of one tier, action, scheme and port, found by path prefix."""
 
-    __slots__ = ("depth", "methods", "paths", "restricted")
+    __slots__ = ("depth", "methods", "pathless", "paths", "restricted")
 
     def __init__(self, rules: list[Rule]) -> None:
         self.methods: frozenset[str] = frozenset().union(*(rule.methods for rule in rules))
@@ -334,6 +354,8 @@ class _Origin:
         for rule in rules:
             by_path[rule.path].append(rule)
         self.paths = {path: tuple(group) for path, group in by_path.items()}
+        self.pathless = tuple((rule.methods, Allowed(rule)) for rule in self.paths.get("", ()))
+        """The rules without a path as the answers they are, under the methods they are for."""
 
     def has_method(self, method: str) -> bool:
         return not self.methods or method in self.methods
