@@ -167,6 +167,35 @@ def test_a_hanging_lookup_neither_blocks_nor_leaks(loop: str) -> None:
     run(loop, main)
 
 
+def test_a_domain_whose_name_server_hangs_leaves_threads_to_the_others() -> None:
+    names = Names()
+
+    async def main() -> None:
+        names.gate.clear()
+        resolver = Resolver(
+            lookup=lambda host: names(host) if host.endswith("slow.test") else ("192.0.2.7",), threads=8
+        )
+        for batch in range(4):  # made-up names, each given up while its lookup hangs
+            await asyncio.gather(
+                *(resolver.resolve(f"n{batch}-{index}.slow.test", deadline=soon(0.02)) for index in range(5)),
+                return_exceptions=True,
+            )
+        await until(lambda: len(names.asked) == 2)
+        patient = asyncio.ensure_future(resolver.resolve("last.slow.test", deadline=soon()))
+        for index in range(20):
+            assert await resolver.resolve(f"h{index}.test", deadline=soon()) == ("192.0.2.7",)
+        more = [resolver.resolve(f"m{index}.test", deadline=soon()) for index in range(20)]  # all threads, and back
+        assert set(await asyncio.gather(*more)) == {("192.0.2.7",)}
+        assert await resolver.resolve("one.test", deadline=soon(5)) == ("192.0.2.7",)
+        assert len(names.asked) == 2
+        assert not patient.done()
+        names.gate.set()
+        assert await patient == ("192.0.2.1",)  # it waited for its turn and got it
+        await until(lambda: not resolver._jobs and not resolver._threads._running)
+
+    asyncio.run(main())
+
+
 def test_too_many_waiting_names_fail_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 4)
     names = Names()

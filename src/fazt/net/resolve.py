@@ -12,7 +12,7 @@ import math
 import os
 import socket
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
 from fazt.core.url import parse_host
@@ -80,28 +80,36 @@ def _bad_entry(entry: str, why: str) -> ConfigError:
 class _Job:
     """One lookup under way, shared by every call that waits for its name."""
 
-    __slots__ = ("host", "loop", "started", "waiters")
+    __slots__ = ("domain", "host", "loop", "started", "waiters")
 
     def __init__(self, host: str, loop: asyncio.AbstractEventLoop) -> None:
         self.host = host
+        self.domain = ".".join(host.rsplit(".", 2)[-2:])
+        """Whose name servers answer, as nearly as needs be (below co.uk they are taken for one)."""
         self.loop = loop
         self.waiters: list[asyncio.Future[tuple[str, ...]]] = []
         self.started = False
 
 
 class _Threads:
-    """Daemon threads that run lookups: made when needed, gone after a while, never more than `limit`."""
+    """Daemon threads that run lookups: made when needed, gone after a while, never more than `limit`.
+
+    The names of one domain get at most a quarter of them: a name server that never answers, asked for one made-up name
+    after the other, must not keep everybody else's names from being looked up.
+    """
 
     def __init__(self, lookup: Lookup, done: Callable[[_Job, tuple[str, ...] | OSError], None], *, limit: int) -> None:
         self._lookup = lookup
         self._done = done
         self._limit = limit
+        self._share = max(1, limit // 4)
         self._reset()
 
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._ready = threading.Condition()
         self._queue: OrderedDict[_Job, None] = OrderedDict()
+        self._running: Counter[str] = Counter()
         self._idle = 0
         self._count = 0
 
@@ -113,9 +121,10 @@ class _Threads:
             if len(self._queue) >= MAX_WAITING:
                 return False
             self._queue[job] = None
-            if self._idle >= len(self._queue):
+            if self._idle:
                 self._ready.notify()
-            elif self._count < self._limit and not self._start_thread() and self._count == 0:
+            enough = self._idle >= len(self._queue) or self._count >= self._limit
+            if not enough and not self._start_thread() and self._count == 0:
                 del self._queue[job]
                 return False
             return True
@@ -145,20 +154,29 @@ class _Threads:
                 answer = error
             except Exception as error:  # noqa: BLE001 - UnicodeError and whatever a lookup may raise: the name fails, the thread lives
                 answer = OSError(f"{type(error).__name__} in the lookup")
+            with self._ready:
+                self._running[job.domain] -= 1
+                if not self._running[job.domain]:
+                    del self._running[job.domain]
             self._done(job, answer)
 
     def _next(self) -> _Job | None:
         with self._ready:
-            while not self._queue:
+            while (job := self._eligible()) is None:
                 self._idle += 1
                 woken = self._ready.wait(_IDLE_THREAD_SECONDS)
                 self._idle -= 1
-                if not woken and not self._queue:
+                if not woken and self._eligible() is None:  # those whose domain is busy go to the threads that are
                     self._count -= 1
                     return None
-            job, _ = self._queue.popitem(last=False)
+            del self._queue[job]
+            self._running[job.domain] += 1
             job.started = True
             return job
+
+    def _eligible(self) -> _Job | None:
+        """Return the job that waits longest and whose domain has not its share of threads already."""
+        return next((job for job in self._queue if self._running[job.domain] < self._share), None)
 
 
 class Resolver:
