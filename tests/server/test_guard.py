@@ -114,6 +114,11 @@ def test_oversized_heads_are_a_431(server, head):
         b"GET / HTTP/1.1\r\n" + HOST + b"X: a\r\n b\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + HOST + b"X: a\x00b\r\n\r\n",
         b"CONNECT hello.localhost:443 HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"POST /api/x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"POST /api/x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: identity\r\n\r\n",
+        b"POST /api/x HTTP/1.0\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET http://localhost/api/x HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET http://user@hello.localhost/api/x HTTP/1.1\r\n" + HOST + b"\r\n",
     ],
 )
 def test_requests_that_are_not_http_get_a_bare_400(server, request_bytes):
@@ -121,6 +126,53 @@ def test_requests_that_are_not_http_get_a_bare_400(server, request_bytes):
     assert out.split(b"\r\n")[0] in (b"HTTP/1.1 400 Bad Request", b"HTTP/1.1 405 Method Not Allowed")
     assert b"Invalid" not in out
     assert server.runtime.calls == []
+
+
+def test_a_target_in_absolute_form_names_the_same_host_as_the_field(server):
+    out = server.raw(b"GET http://Hello.localhost/about.html HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+    assert out.endswith(b"about")
+
+
+def test_trailers_do_not_pass_for_header_fields(server):
+    trailers = b"Authorization: Bearer stolen\r\nHost: localhost\r\nX-Seen: trailer\r\n"
+    request = (
+        b"POST /api/x HTTP/1.1\r\n" + HOST + b"X-Seen: head\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    out = server.raw(request + b"2\r\nhi\r\n0\r\n" + trailers + b"\r\n")
+    assert out.startswith(b"HTTP/1.1 200")
+    (_, seen), *_ = server.runtime.calls
+    assert seen.headers["x-seen"] == "head"
+    assert "authorization" not in seen.headers
+
+
+@pytest.mark.parametrize(
+    "endless", [b"0\r\nX-A: " + b"a" * 400_000, b"0\r\n" + b"X-A: b\r\n" * 50_000, b"1;" + b"a" * 400_000], ids=len
+)
+def test_what_stands_around_a_body_is_bounded(server, endless):
+    head = b"POST /api/x HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+    with server.connect() as connection:
+        connection.sendall(head)
+        time.sleep(0.05)  # the head by itself, as a patient attacker sends it
+        connection.settimeout(5)
+        try:
+            connection.sendall(endless)
+            answer = connection.recv(100)
+        except (ConnectionResetError, BrokenPipeError):
+            answer = b"HTTP/1.1 4"
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert server.runtime.calls == []
+
+
+def test_small_chunks_are_no_attack(server):
+    head = b"POST /api/x HTTP/1.1\r\n" + HOST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with server.connect() as connection:
+        connection.sendall(head)
+        for _ in range(20):
+            connection.sendall(b"1\r\nx\r\n" * 5_000)
+        connection.sendall(b"0\r\n\r\n")
+        connection.settimeout(10)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+    assert len(server.runtime.calls[0][1].body) == 100_000
 
 
 @pytest.mark.usefixtures("hasty")

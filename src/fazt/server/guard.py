@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,12 +20,21 @@ STALL_SECONDS = 30.0
 MAX_HEAD = 65_536
 """Bytes of request line and fields."""
 MAX_FIELDS = 128
+MAX_FRAMING = 16
+"""Bytes of chunk sizes, extensions and trailers for each byte of a body, beside those that a head may have."""
 MAX_CONNECTIONS = 10_000
 
 _log = logging.getLogger("fazt.server")
 
 
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+
+
 class _HeadTooLargeError(Exception):
+    pass
+
+
+class _AmbiguousError(Exception):
     pass
 
 
@@ -48,6 +58,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0  # of data that came while a head was read
         self._parsed_bytes = 0  # of the target and the whole fields among them
         self._oversized = False
+        self._body_bytes = 0
+        self._framing_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless there are too many."""
@@ -64,13 +76,18 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what belongs to a head, whether or not it ever ends."""
+        """Count what belongs to a head, whether or not it ever ends, and what stands between the pieces of a body."""
         if self.parser is None or self.transport.is_closing():
             return
+        in_body, before = not self._in_head, self._body_bytes
         if self._in_head:
             self._await_head()
             self._head_bytes += len(data)
         super().data_received(data)
+        if in_body and not self._in_head and not self.transport.is_closing():
+            self._framing_bytes += len(data) - (self._body_bytes - before)
+            if self._framing_bytes > MAX_HEAD + MAX_FRAMING * self._body_bytes:
+                self.send_400_response("")
         if self._in_head and self._head_bytes > MAX_HEAD and not self.transport.is_closing():
             self._oversized = True
             self.send_400_response("")
@@ -88,9 +105,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self._weigh(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one field."""
-        super().on_header(name, value)
+        """Take one field; a trailer is dropped, it may not pass for a field of the head (RFC 9110 section 6.5.1)."""
+        if self._in_head:
+            super().on_header(name, value)
         self._weigh(len(name) + len(value))
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
 
     def _weigh(self, size: int) -> None:
         self._parsed_bytes += size
@@ -99,11 +122,23 @@ class GuardedProtocol(HttpToolsProtocol):
             raise _HeadTooLargeError
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is whole, and has one reading."""
+        self._refuse_two_readings()
         self._in_head = False
+        self._body_bytes = self._framing_bytes = 0
         self._head_bytes = 0
         self._stop_head_timer()
         super().on_headers_complete()
+
+    def _refuse_two_readings(self) -> None:
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        # RFC 9112 section 6.1: no other coding is understood here, and HTTP/1.0 knows none
+        if codings and (codings != [b"chunked"] or self.parser.get_http_version() != "1.1"):
+            raise _AmbiguousError
+        # RFC 9112 section 3.2.2: the target's host counts, not the field; here they are the same
+        absolute = _ABSOLUTE.match(self.url)
+        if absolute and [absolute[1].lower()] != [value.lower() for name, value in self.headers if name == b"host"]:
+            raise _AmbiguousError
 
     def on_message_complete(self) -> None:
         """The request is whole; what follows is another head."""
@@ -137,7 +172,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse a request that is not HTTP, or whose head is too large; the reason is not told."""
         status = b"431 Request Header Fields Too Large" if self._oversized else b"400 Bad Request"
-        if not self.transport.is_closing():
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.abort()  # in the middle of an answer there is no place for another
+        elif not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             self.transport.close()
             self._watch_reader()
