@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
 from fazt.server.answers import RefusalError
-from fazt.server.bodies import PLAIN_CAP, base_name, parse, query_values
+from fazt.server.bodies import MAX_NESTING, PLAIN_CAP, base_name, parse, query_values
 
 MIB = 1024 * 1024
 
@@ -45,6 +46,36 @@ def test_F39_json_that_is_none_is_a_400_with_a_stable_code(server, body):
     answer = post(server, body, "application/json")
     assert (answer.status, answer.json["code"]) == (400, "BAD_JSON")
     assert server.runtime.calls == []
+
+
+@pytest.mark.parametrize("pad", [0, 70_000], ids=["on the loop", "on a thread"])
+def test_F39_nesting_has_one_limit_wherever_it_is_read(server, pad):
+    def nested(depth: int) -> bytes:
+        return b" " * pad + b'{"\\"[":' * (depth // 2) + b"[" * (depth - depth // 2) + b'"[[{"' + close(depth)
+
+    def close(depth: int) -> bytes:
+        return b"]" * (depth - depth // 2) + b"}" * (depth // 2)
+
+    assert post(server, nested(MAX_NESTING), "application/json").status == 200
+    for depth in (MAX_NESTING + 1, 970, 985):
+        answer = post(server, nested(depth), "application/json")
+        assert (answer.status, answer.json["code"]) == (400, "BAD_JSON")
+    flat = json.dumps([[], {}] * 1_000).encode()
+    assert post(server, b" " * pad + flat, "application/json").json["body"] == [[], {}] * 1_000
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "unicode_escape", "utf-7", "hex", "a\0b", "x" * 5_000, "../x"])
+def test_F39_a_codec_is_not_a_charset(charset):
+    began = time.process_time()
+    with pytest.raises(RefusalError) as refused:
+        parse(b"a" * 500_000 + b"-b9", f"text/plain; charset={charset}")
+    assert (refused.value.status, refused.value.code) == (400, "BAD_TEXT")
+    assert time.process_time() - began < 1  # punycode would take many times that
+
+
+@pytest.mark.parametrize("charset", ["UTF-8", "utf8", "latin1", "windows-1252", "us-ascii", "Shift_JIS", "gb18030"])
+def test_charsets_by_their_usual_names(charset):
+    assert parse(b"text", f'text/plain; charset="{charset}"').body == "text"
 
 
 @pytest.mark.parametrize("content_type", ["text/plain; charset=nonsense", "text/plain; charset=zlib", "text/plain"])

@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import parse_qsl
 
@@ -28,10 +29,22 @@ PLAIN_CAP = 1_048_576
 """Bytes of a body that is not multipart."""
 MAX_FIELDS = 1_000
 """Fields and files of one form."""
+MAX_NESTING = 500
+"""Lists and objects inside each other in a JSON body. Python's own limit moves with the stack: what was read on a thread
+could not be written again elsewhere."""
 _INLINE = 65_536  # larger bodies are parsed on a thread, so that other requests go on
 _DRAIN = 1_048_576
 _DRAIN_SECONDS = 1.0
 _DIGITS = re.compile(rb"[0-9]{1,15}")
+_CHARSET = re.compile(rb"[A-Za-z0-9_.:-]{1,40}")
+_CHARSETS = frozenset(
+    """ascii utf-8 utf-8-sig utf-16 utf-16-le utf-16-be utf-32 iso8859-1 iso8859-2 iso8859-3 iso8859-4 iso8859-5 iso8859-6
+    iso8859-7 iso8859-8 iso8859-9 iso8859-10 iso8859-11 iso8859-13 iso8859-14 iso8859-15 iso8859-16 cp1250 cp1251 cp1252
+    cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 cp866 cp874 cp932 cp949 cp950 koi8-r koi8-u mac-roman mac-cyrillic
+    shift_jis euc_jp iso2022_jp gbk gb2312 gb18030 big5 big5hkscs euc_kr tis-620""".split()
+)
+"""Python's names of the charsets that text may be in. Not every codec is one: punycode takes time in the square of the
+size, and others read escapes."""
 
 Receive = Callable[[], Awaitable[Any]]
 
@@ -178,9 +191,22 @@ def parse(body: bytes, content_type: str | None) -> Parsed:
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_finite)
+        if body.count(b"[") + body.count(b"{") > MAX_NESTING and _nesting(body) > MAX_NESTING:
+            raise RecursionError
     except (ValueError, RecursionError):
         raise RefusalError(400, "BAD_JSON", "the request body is not valid JSON") from None
+    return value
+
+
+_STEPS = bytes.maketrans(b"[{]}", b"\1\1\0\0")
+_NO_STEPS = bytes(set(range(256)) - set(b"[{]}"))
+
+
+def _nesting(body: bytes) -> int:
+    text = body.replace(rb"\\", b"").replace(rb"\"", b"")  # in this order: a backslash may stand before a quote
+    outside = b"".join(text.split(b'"')[::2])
+    return max(accumulate(map((-1, 1).__getitem__, outside.translate(_STEPS, _NO_STEPS))), default=0)
 
 
 def _no_constant(_name: str) -> NoReturn:
@@ -227,12 +253,14 @@ def query_values(query: bytes) -> dict[str, str]:
 
 
 def _text(body: bytes, content_type: str) -> str:
-    options = parse_options_header(content_type)[1]
-    name = options.get(b"charset", b"utf-8").decode("latin-1")
+    name = parse_options_header(content_type)[1].get(b"charset", b"utf-8")
     try:
-        if not codecs.lookup(name)._is_text_encoding:  # such as "zlib" or "base64", which are no charsets
+        if not _CHARSET.fullmatch(name):
             raise LookupError
-        return body.decode(name)
+        codec = codecs.lookup(name.decode("ascii"))
+        if codec.name not in _CHARSETS:
+            raise LookupError
+        return body.decode(codec.name)
     except (LookupError, UnicodeError):
         raise RefusalError(400, "BAD_TEXT", "the request body is not text in the charset it names") from None
 
