@@ -27,9 +27,9 @@ def show(rows: list[Row]) -> None:
     head = ("what", "fazt", "peer", "ratio", "must reach", "")
     cells = [head]
     for row in rows:
-        peer = f"{row.peer:,.1f} {row.unit} ({row.peer_name})" if row.peer is not None else "-"
+        peer = f"{row.peer:,.2f} {row.unit} ({row.peer_name})" if row.peer is not None else "-"
         ratio = f"{row.ratio:.2f}x" if row.ratio is not None else "-"
-        cells.append((row.name, f"{row.value:,.1f} {row.unit}", peer, ratio, row.target, "ok" if row.ok else "MISSED"))
+        cells.append((row.name, f"{row.value:,.2f} {row.unit}", peer, ratio, row.target, "ok" if row.ok else "MISSED"))
     widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
     for number, line in enumerate(cells):
         print("  ".join(cell.ljust(widths[i]) for i, cell in enumerate(line)).rstrip())
