@@ -301,6 +301,17 @@ def test_wildcard_binds_cover_every_interface(wildcard: str) -> None:
         judge(["fd00::5", "::1"], port=80, grant=grant, own=own)
 
 
+def test_wildcard_binds_cover_what_interfaces_are_given_later() -> None:
+    late = {PUBLIC, "10.0.0.9", "fd00::9"}
+    grant = ("10.0.0.0/8", "fc00::/7", parse_grant(PUBLIC))
+    for address in late:
+        own = expand_listeners([("::", 80)], ["127.0.0.1"])
+        assert refusal([address], port=80, grant=grant, own=own, local=late).reason is Reason.OWN_LISTENER
+        judge([address], port=81, grant=grant, own=own, local=late)
+    judge(["fd00::9"], port=80, grant=grant, own=expand_listeners([("0.0.0.0", 80)], []), local=late)
+    judge(["10.0.0.9"], port=80, grant=grant, own=expand_listeners([("10.0.0.8", 80)], []), local=late)
+
+
 def test_listeners_by_name() -> None:
     assert expand_listeners([("localhost", 80)], []) == {("127.0.0.1", 80), ("::1", 80)}
     with pytest.raises(ConfigError):

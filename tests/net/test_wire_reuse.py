@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from fazt.core.addresses import expand_listeners
+from fazt.core.addresses import AddressClass, classify, expand_listeners
 from fazt.errors import FaztError, Reason, StaleConnectionError
+from fazt.hardware import interface_addresses
 from fazt.net.aio import Wire
 from fazt.net.pool import NONE, PoolLimits
 from fazt.net.resolve import Resolver
@@ -499,6 +500,28 @@ def test_own_listeners_are_refused_whatever_is_granted(loop: str) -> None:
 
     with serve(answering(OK)) as origin:
         run(loop, lambda: main(origin.port))
+
+
+def test_own_listeners_are_refused_at_addresses_that_came_later(loop: str) -> None:
+    """An interface got its address after the wildcard bind was expanded."""
+    address = next((a for a in sorted(interface_addresses()) if classify(a).klass is AddressClass.PRIVATE), None)
+    if address is None:
+        pytest.skip("no interface has a private address")
+
+    async def main(port: int) -> None:
+        net = wire(address, own_listeners=expand_listeners([("::" if ":" in address else "0.0.0.0", port)], []))
+        where = target(port, grant=(f"{address}/{128 if ':' in address else 32}",))
+        with pytest.raises(FaztError) as caught:
+            await call(net, where)
+        assert caught.value.reason is Reason.OWN_LISTENER
+        assert not net.live
+        net.own_listeners = frozenset()
+        await call(net, where)
+        await net.close()
+
+    with serve(answering(OK), host=address) as origin:
+        run(loop, lambda: main(origin.port))
+        assert len(origin.requests) == 1
 
 
 def test_a_name_that_changes_its_address_is_judged_again(loop: str) -> None:

@@ -250,14 +250,15 @@ def judge(
         verdict = classify(text)
         parsed = _parse(text)
         inner = None if parsed is None else _decode(parsed)[0]
-        if inner is not None and own and _is_own(inner, port, own):
+        mine = bool(local) and any(_inner(own_address) == inner for own_address in local)
+        if inner is not None and own and _is_own(inner, port, own, mine=mine):
             raise FaztError(
                 Reason.OWN_LISTENER,
                 "The host name leads to fazt itself.",
                 detail=f"{verdict.address} port {port} is a listener of this fazt",
             )
         klass, source = verdict.klass, verdict.source
-        if verdict.public and local and any(_inner(own_address) == inner for own_address in local):
+        if verdict.public and mine:
             klass, source = AddressClass.OWN_INTERFACE, "an interface of this machine"
         elif verdict.public:
             continue
@@ -282,7 +283,8 @@ def expand_listeners(
         interface_addresses: the addresses of this machine.
 
     A wildcard stays in the result beside its addresses: `judge` takes it for all of 127.0.0.0/8, every address of
-    which reaches it. "::" counts for IPv4 as well, since Linux accepts both on such a socket by default.
+    which reaches it, and for what the interfaces are given later. "::" counts for IPv4 as well, since Linux accepts
+    both on such a socket by default.
 
     Raises:
         ConfigError: a bind is neither an address nor "localhost".
@@ -339,9 +341,10 @@ def _lookup(address: Address) -> tuple[AddressClass, str]:
     return AddressClass.PUBLIC, "in no special-purpose block"
 
 
-def _is_own(address: Address, port: int, own: Collection[tuple[str, int]]) -> bool:
+def _is_own(address: Address, port: int, own: Collection[tuple[str, int]], *, mine: bool) -> bool:
     bare = ipaddress.IPv6Address(int(address)) if isinstance(address, ipaddress.IPv6Address) else address
-    return (str(bare), port) in own or (bare in _LOOPBACK_V4 and (_ANY_V4, port) in own)
+    anywhere = _ANY_V4 if address.version == 4 else _ANY_V6
+    return (str(bare), port) in own or ((mine or bare in _LOOPBACK_V4) and (anywhere, port) in own)
 
 
 def _within(network: Network, block: Network) -> bool:

@@ -6,6 +6,7 @@ Proxies of the environment are never used: nothing here reads it.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Collection
 
 from fazt.core.addresses import judge
@@ -106,6 +107,7 @@ class Wire:
             session = TlsSession(await self.tls.ready(), target.host)
         on_attempt()
         sock, address = await connect(addresses, target.port, deadline=deadline, delay=self._attempt_delay)
+        self._judge_local(sock, address, target)
         connection = Connection(self, target, sock=sock, address=address)
         self.live.add(connection)
         try:
@@ -115,6 +117,17 @@ class Wire:
             raise
         connection.lease()
         return connection
+
+    def _judge_local(self, sock: socket.socket, address: str, target: Target) -> None:
+        """Judge an address again that turns out to be this machine's: interfaces get new ones while a process runs."""
+        if sock.getsockname()[0] != sock.getpeername()[0] or address in self.local_addresses:
+            return
+        self.local_addresses = frozenset({*self.local_addresses, address})
+        try:
+            judge((address,), port=target.port, grant=target.grant, own=self.own_listeners, local=self.local_addresses)
+        except FaztError:
+            sock.close()
+            raise
 
     def idle(self, connection: Connection) -> None:
         """Keep a connection that can be used again (called by the connection)."""
