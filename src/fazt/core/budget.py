@@ -147,17 +147,18 @@ def response_cap(*, rule: int, limit: int, hard: int | None, earlier: int | None
         hard: what no rule can raise (10 MiB for functions, A.8), None where a door has no such cap.
         earlier: the cap of the call's earlier hops: a redirect never widens it (A.6).
     """
-    caps = [rule if rule > 0 else limit]
-    if hard is not None:
-        caps.append(hard)
-    if earlier is not None:
-        caps.append(earlier)
-    return min(caps)
+    cap = rule if rule > 0 else limit
+    if hard is not None and hard < cap:
+        cap = hard
+    if earlier is not None and earlier < cap:
+        cap = earlier
+    return cap
 
 
 def _shortest(option_ms: float | None, rule_ms: float | None, limit_ms: float | None) -> float:
     option = check_timeout(option_ms)
-    terms = [term for term in (rule_ms, limit_ms) if term is not None and term > 0]
-    if option is not None:
-        terms.append(option)
-    return min(terms, default=math.inf)
+    shortest = option if option is not None else math.inf
+    for term in (rule_ms, limit_ms):
+        if term is not None and 0 < term < shortest:
+            shortest = term
+    return shortest
