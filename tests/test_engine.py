@@ -309,6 +309,8 @@ def test_concurrent_identical_misses_make_one_call() -> None:
     assert len(bench.wire.sent) == 1
     assert len(bench.ledger.rows) == 10
     assert len(bench.engine.flights) == 0
+    stats = bench.engine.cache.stats()
+    assert (stats.hits, stats.misses) == (9, 1)
 
 
 def moved(where: str, status: int = 302) -> Answer:

@@ -315,10 +315,10 @@ class AsyncEngine:
             raise FaztError(Reason.TOTAL, "the call did not finish within its deadline") from None
         finally:
             self.flights.leave(flight)
-        return self._cached(asked)
+        return self._cached(asked, again=True)
 
-    def _cached(self, asked: LookUp) -> CachedResponse | None:
-        return self.cache.lookup(asked.request, ttl=asked.ttl, now=self.clock(), max_body=asked.cap)
+    def _cached(self, asked: LookUp, *, again: bool = False) -> CachedResponse | None:
+        return self.cache.lookup(asked.request, ttl=asked.ttl, now=self.clock(), max_body=asked.cap, again=again)
 
     def end_flight(self, flight: Flight) -> None:
         """Wake the calls that waited for this one's answer."""

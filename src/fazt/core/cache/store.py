@@ -188,7 +188,7 @@ class ResponseCache:
             self._shrink()
 
     def lookup(
-        self, request: CacheRequest, *, ttl: float, now: float, max_body: int | None = None
+        self, request: CacheRequest, *, ttl: float, now: float, max_body: int | None = None, again: bool = False
     ) -> CachedResponse | None:
         """Return a fresh response to this request, or None.
 
@@ -197,6 +197,7 @@ class ResponseCache:
             ttl: the rule's TTL now, in seconds; responses stored under another one are dropped.
             now: monotonic seconds.
             max_body: most body bytes the caller may be given.
+            again: the call looked before and waited for another one's answer; it counts once, as what it ends with.
         """
         if not self.enabled or ttl <= 0:
             return None
@@ -209,8 +210,9 @@ class ResponseCache:
                 elif max_body is None or len(entry.body) <= max_body:
                     self._entries.move_to_end(found)
                     self._hits += 1
+                    self._misses -= again
                     return entry
-            self._misses += 1
+            self._misses += not again
             return None
 
     def store(
