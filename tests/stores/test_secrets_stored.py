@@ -125,6 +125,20 @@ def test_without_a_home_the_key_lies_in_the_data_directory_with_a_warning(data: 
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_key_whose_home_lies_in_the_data_directory_is_warned_about(data: Path) -> None:
+    """As in a container with one volume, HOME=/data and FAZT_DATA=/data: a copy of it holds secrets and key."""
+    data.mkdir(mode=0o700)
+    (data.parent / "link").symlink_to(data)
+    for home in (data, data / "home", data.parent / "link"):
+        home.mkdir(exist_ok=True)
+        provider = key_provider(f"{home.name}0", data, environ={"HOME": str(home)})
+        key = provider.create()
+        assert "beside them" in provider.warnings[0]
+        again = key_provider(f"{home.name}0", data, environ={"HOME": str(home)})
+        assert again.load() == (key,)
+        assert "beside them" in again.warnings[0]
+
+
 def test_two_processes_that_need_the_first_key_agree(tmp_path: Path) -> None:
     one = KeyFile("abc", directory=tmp_path / "config" / "fazt" / "keys", fallback=tmp_path)
     two = KeyFile("abc", directory=tmp_path / "config" / "fazt" / "keys", fallback=tmp_path)

@@ -124,8 +124,7 @@ class KeyFile:
             text = None if path is None else read_private(path, what="the key of the secrets")
             if path is None or text is None:
                 continue
-            if path == self._inside:
-                self._warn_inside()
+            self._warn_if_inside(path)
             try:
                 keys += [parse_key(line, where=str(path)) for line in text.split()]
             except ConfigError as error:
@@ -142,14 +141,16 @@ class KeyFile:
         if self._outside is not None:
             try:
                 self._make_home(self._outside.parent)
-                return key if write_once(self._outside, _lines([key])) else self.load()[0]
+                made = write_once(self._outside, _lines([key]))
+                self._warn_if_inside(self._outside)
+                return key if made else self.load()[0]
             except (OSError, StoreError):
                 pass  # a service user whose home does not exist or is read-only: the data directory, with a warning
         try:
             made = write_once(self._inside, _lines([key]))
         except OSError as error:
             raise StoreError(f"cannot write the key of the secrets to {self._inside}: {error.strerror}") from error
-        self._warn_inside()
+        self._warn_if_inside(self._inside)
         return key if made else self.load()[0]
 
     def following(self) -> bytes:
@@ -180,11 +181,14 @@ class KeyFile:
         for path in (directory.parent.parent, directory.parent, directory):
             private_directory(path)
 
-    def _warn_inside(self) -> None:
-        self.place = str(self._inside)
+    def _warn_if_inside(self, path: Path) -> None:
+        """Warn where a copy of the data directory holds the key: without a home, or with the home in it."""
+        if not path.resolve().is_relative_to(self._inside.parent.resolve()):
+            return
+        self.place = str(path)
         warning = (
-            f"the key of the secrets lies beside them in {self._inside}: whoever copies the data directory can read "
-            f"them; set {KEY_VARIABLE}, or HOME"
+            f"the key of the secrets lies beside them in {path}: whoever copies the data directory can read "
+            f"them; set {KEY_VARIABLE}, or HOME or XDG_CONFIG_HOME to a place outside"
         )
         if warning not in self.warnings:
             self.warnings.append(warning)
