@@ -2,11 +2,14 @@
 
 The driver owns every resource that an effect takes (slot, token, connection, flight) and gives it back when the call
 ends, however it ends; the pipeline never cleans up.
+
+An effect lives for one step of one call and nobody changes it. It is not frozen all the same: making a frozen object
+costs three times as much, and reading a field of a tuple twice as much, in every call.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from fazt.core.cache.store import CacheRequest
 from fazt.core.call import Fields, ResponseHead, Target
@@ -14,7 +17,8 @@ from fazt.core.injection import Injection
 from fazt.core.url import Url
 
 
-class LookUp(NamedTuple):
+@dataclass(slots=True)
+class LookUp:
     """Ask the response cache; answered with a cached response, or None when the network must be asked.
 
     A miss makes this call the leader of its key: identical calls wait for it until the driver ends the call.
@@ -26,7 +30,8 @@ class LookUp(NamedTuple):
     cap: int
 
 
-class EnterSlot(NamedTuple):
+@dataclass(slots=True)
+class EnterSlot:
     """Take one in-flight slot of the app and one of the process, both or none."""
 
     app: str
@@ -34,7 +39,8 @@ class EnterSlot(NamedTuple):
     global_cap: int | None
 
 
-class TakeToken(NamedTuple):
+@dataclass(slots=True)
+class TakeToken:
     """Take one token of a rule's bucket; given back by the driver unless a connection was tried or bytes were sent."""
 
     key: tuple[str, str]
@@ -42,7 +48,8 @@ class TakeToken(NamedTuple):
     burst: int
 
 
-class Connect(NamedTuple):
+@dataclass(slots=True)
+class Connect:
     """Get a connection to this target under this grant: a pooled one, or resolve, judge every address, connect."""
 
     target: Target
@@ -50,7 +57,8 @@ class Connect(NamedTuple):
     fresh: bool = False
 
 
-class Send(NamedTuple):
+@dataclass(slots=True)
+class Send:
     """Send the request on the current connection, with the secret put in at the last moment; answered with the head."""
 
     method: str
@@ -64,18 +72,21 @@ class Send(NamedTuple):
         return f"<Send {self.method} {self.url!r} headers={len(self.headers)} body={len(self.body or b'')}B>"
 
 
-class Read(NamedTuple):
+@dataclass(slots=True)
+class Read:
     """Read the whole body, at most `cap` bytes; answered with the bytes, secrets already scrubbed."""
 
     cap: int
     deadline: float
 
 
-class Discard(NamedTuple):
+@dataclass(slots=True)
+class Discard:
     """Let go of the current response without its body (a redirect that is followed)."""
 
 
-class Fill(NamedTuple):
+@dataclass(slots=True)
+class Fill:
     """Offer a response to the cache; the cache decides whether it may be kept."""
 
     request: CacheRequest

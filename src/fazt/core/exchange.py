@@ -133,6 +133,7 @@ def exchange(
     record.method = method = fields_of.method(request.method)
     record.request_bytes = len(request.body) if request.body is not None else 0
     record.auth = request.auth and request.auth[:_MAX_NAME]
+    app = request.app
     leg = Leg(method, url, request.headers, request.body, True)
     visited: set[tuple[str, str]] = set()
     hops: list[Hop] = []
@@ -142,12 +143,13 @@ def exchange(
     used_secret = False
     while True:
         try:
-            rule = judge_rule(policy, app=request.app, url=leg.url, method=leg.method)
+            method, url = leg.method, leg.url
+            rule = judge_rule(policy, app=app, url=url, method=method)
             record.rule_id = rule.id
             if leg.body is not None:
                 _check_size(max(len(leg.body), request.body_size), profile.max_request)
             name = (request.auth if leg.keep_secret else None) or rule.inject
-            meta = secret_for(policy, app=request.app, name=name, url=leg.url) if name else None
+            meta = secret_for(policy, app=app, name=name, url=url) if name else None
             injection: Injection | None = None
             if meta is not None:
                 record.auth = meta.name
@@ -166,9 +168,9 @@ def exchange(
             lookup: CacheRequest | None = None
             if rule.cache_ttl > 0 and profile.cacheable and not hops:
                 lookup = CacheRequest.of(
-                    app=request.app,
-                    method=leg.method,
-                    url=leg.url,
+                    app=app,
+                    method=method,
+                    url=url,
                     headers=sent,
                     body=leg.body,
                     auth=meta is not None,
@@ -181,20 +183,20 @@ def exchange(
                         record.cache = "hit"
                         record.status = stored.status
                         record.response_bytes = len(stored.body)
-                        return Response(stored.status, stored.headers, stored.body, leg.url, record.call_id, (), "hit")
+                        return Response(stored.status, stored.headers, stored.body, url, record.call_id, (), "hit")
             if not hops:
-                yield EnterSlot(request.app, profile.app_slots, profile.global_slots)
+                yield EnterSlot(app, profile.app_slots, profile.global_slots)
             if rule.rate or profile.rate:
                 rate, burst = effective(rule.rate, rule.burst, default_rate=profile.rate, default_burst=profile.burst)
-                yield TakeToken(_bucket(policy, request.app, rule, rate=rate, burst=burst), rate, burst)
-            target = Target(leg.url.scheme, leg.url.host, leg.url.port, request.app, tls, rule.addresses)
-            order = Send(leg.method, leg.url, sent, leg.body, injection, deadline)
+                yield TakeToken(_bucket(policy, app, rule, rate=rate, burst=burst), rate, burst)
+            target = Target(url.scheme, url.host, url.port, app, tls, rule.addresses)
+            order = Send(method, url, sent, leg.body, injection, deadline)
             yield Connect(target, deadline, False)
             head: ResponseHead | None = None
             try:
                 head = yield order
             except StaleConnectionError as stale:
-                if stale.sent and leg.method not in IDEMPOTENT:
+                if stale.sent and method not in IDEMPOTENT:
                     raise
             if head is None:
                 yield Connect(target, deadline, True)
@@ -203,7 +205,7 @@ def exchange(
             record.status = head.status
             step: Final | Follow | None = None
             if head.status in STATUSES:
-                visited.add((leg.method, str(leg.url)))
+                visited.add((method, str(url)))
                 step = follow(
                     leg,
                     head,
@@ -219,7 +221,7 @@ def exchange(
                 record.response_bytes = len(body)
                 if lookup is not None and not hops:
                     yield Fill(lookup, rule.cache_ttl, head, body)
-                return Response(head.status, head.headers, body, leg.url, record.call_id, tuple(hops), record.cache)
+                return Response(head.status, head.headers, body, url, record.call_id, tuple(hops), record.cache)
             leg = step.leg
             hops.append(Hop(head.status, leg.url.redacted()))
             record.redirects = hops

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Set
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from fazt.core import headers as fields_of
 from fazt.core.call import Fields, ResponseHead
@@ -22,7 +21,8 @@ STATUSES = frozenset({301, 302, 303, 307, 308})
 _CREDENTIALS = frozenset({"authorization", "cookie", "cookie2"})
 
 
-class Leg(NamedTuple):
+@dataclass(slots=True)
+class Leg:
     """One request of a call: the first, or one after a redirect.
 
     Args:
