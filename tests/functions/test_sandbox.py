@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fazt.functions.host import FunctionsUnavailableError
+from fazt.functions.host import FunctionHost, FunctionsUnavailableError
 from fazt.functions.sandbox import SandboxReport, verify_outside
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox is made of Linux parts")
@@ -150,6 +150,41 @@ def test_memory_beyond_the_cap_is_refused_inside_the_worker(hosting) -> None:
             return await bench.text(bench.app("a", source))
 
     assert asyncio.run(scenario()) == "refused"
+
+
+@pytest.mark.parametrize("flags", ["0x21", "0x122", "0x22"], ids=["shared", "growing downwards", "private"])
+def test_no_kind_of_memory_escapes_the_cap(hosting, flags: str) -> None:
+    source = f"import mmap\ntry:\n    x = mmap.mmap(-1, 600 << 20, flags={flags}, prot=3)\n    answer = 'had it'\n"
+    source += "except OSError:\n    answer = 'refused'"
+
+    async def scenario() -> str:
+        async with hosting() as bench:
+            return await bench.text(bench.app("a", source))
+
+    assert asyncio.run(scenario()) == "refused"
+
+
+@pytest.mark.parametrize("engine", ["wasm", "jsbox"])
+def test_no_memory_of_a_worker_is_both_writable_and_executable(engine: str) -> None:
+    # the kernel refuses new memory of this kind; what ctypes needs for callbacks was there before
+    async def scenario() -> list[str]:
+        host = FunctionHost(engine_kind=engine, workers=1, spare=1)
+        await host.start()
+        try:
+            zygote = host.report()["zygote"]["pid"]
+            pids = Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()
+            assert pids
+            maps = [line for pid in pids for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+            return [line for line in maps if line.split()[1].startswith(("rwx", "-wx"))]
+        finally:
+            await host.close()
+
+    try:
+        assert asyncio.run(scenario()) == []
+    except FunctionsUnavailableError as missing:
+        pytest.skip(str(missing))
+    except PermissionError:
+        pytest.skip("only root sees the memory of a worker")
 
 
 def test_without_the_filter_every_attempt_would_be_noticed() -> None:

@@ -89,6 +89,22 @@ def test_talk_is_only_with_the_host_and_names_no_address(arch: Arch) -> None:
 
 
 @BOTH
+def test_talk_has_no_flags(arch: Arch) -> None:
+    for flag in (1, 2, 0x40, 0x4000, 0x4000000, 0x40000000):  # MSG_OOB, MSG_PEEK, … MSG_ZEROCOPY, MSG_CMSG_CLOEXEC
+        assert verdict(arch, "sendto", SOCK, 1, 1, flag, 0, 0) == EPERM
+        assert verdict(arch, "recvfrom", SOCK, 1, 1, flag, 0, 0) == EPERM
+        assert verdict(arch, "recvmsg", SOCK, 1, flag) == EPERM
+
+
+@BOTH
+def test_every_mapping_counts_against_the_limit_of_memory(arch: Arch) -> None:
+    for flags in (0x02, 0x12, 0x22, 0x20022, 0x4022):  # private: of a file, fixed, anonymous, a stack, not reserved
+        assert verdict(arch, "mmap", 0, 4096, 3, flags, -1, 0) == ALLOW
+    for flags in (0x01, 0x21, 0x03, 0x100, 0x122):  # shared, validated, growing downwards
+        assert verdict(arch, "mmap", 0, 4096, 3, flags, -1, 0) == EPERM
+
+
+@BOTH
 def test_a_descriptor_can_be_copied_but_not_changed(arch: Arch) -> None:
     assert verdict(arch, "fcntl", 4, 1030, 0) == ALLOW
     for command in (0, 2, 4, 8, 1024, 1031, 1033):

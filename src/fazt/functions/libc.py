@@ -20,6 +20,8 @@ if libc is not None:
     libc.prctl.restype = ctypes.c_int
     libc.unshare.restype = ctypes.c_int
     libc.unshare.argtypes = [ctypes.c_int]
+    libc.mprotect.restype = ctypes.c_int
+    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 def syscall(number: int, *args: int | None) -> int:
@@ -45,6 +47,14 @@ def unshare(flags: int) -> int:
     if libc is None:
         return _refuse()
     result: int = libc.unshare(flags)
+    return result
+
+
+def mprotect(address: int, size: int, protection: int) -> int:
+    """Call mprotect(2); -1 with errno set on failure."""
+    if libc is None:
+        return _refuse()
+    result: int = libc.mprotect(address, size, protection)
     return result
 
 

@@ -24,6 +24,7 @@ from fazt.functions.libc import (
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
     last_error,
+    mprotect,
     prctl,
     syscall,
     unshare,
@@ -44,6 +45,7 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 _NOBODY = 65534
+_READ_EXEC = 5
 
 
 class SandboxError(Exception):
@@ -215,6 +217,27 @@ def memory_now() -> tuple[int, int]:
     except (OSError, ValueError):
         pass
     return sizes["VmSize:"], sizes["VmData:"]
+
+
+def freeze_code() -> None:
+    """Take the right to write from memory of this process that may be executed, for itself and its children.
+
+    There is such a page wherever ctypes made a callback (libffi's closures), as the engine's library does. A worker
+    that kept it could write machine code there, though it may not make new executable memory. No callback can be made
+    after this.
+
+    Raises:
+        SandboxError: the kernel refused.
+    """
+    try:
+        with open("/proc/self/maps", encoding="ascii", errors="replace") as lines:
+            places = [fields[0].partition("-") for fields in map(str.split, lines) if fields[1][1:3] == "wx"]
+    except OSError:  # not Linux
+        return
+    for start, _, end in places:
+        address = int(start, 16)
+        if mprotect(address, int(end, 16) - address, _READ_EXEC) != 0:
+            raise SandboxError(str(last_error("mprotect")))
 
 
 def _limit(plan: SandboxPlan) -> None:

@@ -24,6 +24,8 @@ _AT_NUMBER, _AT_ARCH, _AT_ARGS = 0, 4, 16  # offsets in struct seccomp_data; arg
 _KILL_PROCESS, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _SET_MODE_FILTER, _FLAG_TSYNC = 1, 1
 _PROT_EXEC = 4
+# Shared and downward-growing mappings don't count as data: RLIMIT_DATA would not hold them.
+_MAP_UNCOUNTED = 0x01 | 0x100
 _F_DUPFD_CLOEXEC = 1030
 _NO_JUMP = 0
 
@@ -102,15 +104,17 @@ def worker_rules(*, pid: int, sock: int) -> Rules:
     """
     on_sock = Check(0, sock)
     no_exec = Check(2, _PROT_EXEC, "clear")
+    counted = Check(3, _MAP_UNCOUNTED, "clear")
+    # no flags: out-of-band data and zero-copy are code of the kernel that nobody here needs
     return {
         # the hot ones first: the list is searched in order
         "futex": (),
         "clock_gettime": (),
-        "recvfrom": (on_sock,),
-        "sendto": (on_sock, Check(4, 0, wide=True)),  # no destination address
+        "recvfrom": (on_sock, Check(3, 0)),
+        "sendto": (on_sock, Check(3, 0), Check(4, 0, wide=True)),  # no destination address
         "clock_nanosleep": (),
         "nanosleep": (),
-        "mmap": (no_exec,),
+        "mmap": (no_exec, counted),
         "munmap": (),
         "mprotect": (no_exec,),
         "madvise": (),
@@ -120,7 +124,7 @@ def worker_rules(*, pid: int, sock: int) -> Rules:
         "rt_sigprocmask": (),
         "rt_sigaction": (),
         "sigaltstack": (),
-        "recvmsg": (on_sock,),  # the image of the app arrives as a descriptor
+        "recvmsg": (on_sock, Check(2, 0)),  # the image of the app arrives as a descriptor
         "fcntl": (Check(1, _F_DUPFD_CLOEXEC),),
         "pread64": (),
         "lseek": (),

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from fazt.functions import guestapi, worker
 from fazt.functions.libc import PR_SET_PDEATHSIG, prctl
 from fazt.functions.protocol import MAX_SMALL, Link, Message
-from fazt.functions.sandbox import ADDRESS_SPACE, DATA, NICE, SandboxPlan, memory_now
+from fazt.functions.sandbox import ADDRESS_SPACE, DATA, NICE, SandboxPlan, freeze_code, memory_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +110,7 @@ class _Zygote:
         self.config = config
         before = _descriptors()
         self.engine = open_engine(config)
+        freeze_code()
         self.engine_files = _descriptors() - before  # wasmtime maps initial memory from the compiled guest
         self.size, self.data = memory_now()  # a child starts with the same
         self.pids: dict[int, int] = {}  # process id -> worker id
