@@ -169,12 +169,21 @@ def test_reads_the_keep_alive_flag(head: bytes, keep: bool) -> None:
     assert reader.keep is keep
 
 
+@pytest.mark.parametrize("field", [b"Content-Length: 8", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("head_only", [False, True])
+def test_a_204_that_speaks_of_a_body_is_the_last_of_its_connection(field: bytes, head_only: bool) -> None:
+    reader = read(b"HTTP/1.1 204 No\r\n" + field + END, head_only=head_only)
+    assert reader.done
+    assert not reader.keep
+    assert read(b"HTTP/1.1 204 No\r\nContent-Length: 0" + END).keep
+
+
 @pytest.mark.parametrize("line", [b"HTTP/1.1 204 No", b"HTTP/1.1 304 Not"])
 @pytest.mark.parametrize("field", [b"Content-Length: 5", b"A: b"])
 def test_no_body_by_status(line: bytes, field: bytes) -> None:
     reader = read(line + b"\r\n" + field + END)
     assert reader.done
-    assert reader.keep
+    assert reader.keep is (b"304" in line or field == b"A: b")
     assert reader.length is None
 
 

@@ -299,7 +299,9 @@ class ResponseReader:
         if chunked and (length is not None or http_1_0):
             _refuse("Transfer-Encoding with Content-Length, or in HTTP/1.0")
         if self._head_only or status in (204, 304):
-            if self._head_only and not http_1_0:  # llhttp expects a body that ends with the connection here
+            if status == 204 and (chunked or length):
+                self.keep = False  # a 204 has no body (RFC 9110 section 8.6), but this one's may be on its way
+            elif self._head_only and not http_1_0:  # llhttp expects a body that ends with the connection here
                 self.keep = "close" not in {option.strip() for option in options.split(",")}
             self._finish()
         elif chunked:
