@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from fazt.core.cache.flight import Flight, Flights
@@ -80,6 +80,28 @@ class Lease:
     def attempted(self) -> None:
         """Note that a connection was tried or bytes were sent: the rate token stays spent."""
         self.open_token = None
+
+    def take(self, connection: AsyncConnection) -> None:
+        """Hold a connection."""
+        self.connection = connection
+        self.record.address = connection.address
+
+    def scrub_head(self, head: ResponseHead) -> ResponseHead:
+        """Return a head without the values of secrets that this call sent."""
+        if self.scrubber is None:
+            return head
+        fields, hits = self.scrubber.scrub_fields(head.headers)
+        self.record.scrubbed += hits
+        return ResponseHead(head.status, fields)
+
+    def scrub_body(self, body: bytes) -> bytes:
+        """Let the connection go, of which this was the last, and return the body without those values."""
+        self.let_go()
+        if self.scrubber is None:
+            return body
+        body, hits = self.scrubber.scrub(body)
+        self.record.scrubbed += hits
+        return body
 
     def let_go(self) -> None:
         """Give the current connection back; the wire decides whether it may be used again."""
@@ -193,15 +215,15 @@ class AsyncEngine:
                 answer = failure = None
                 kind = type(effect)
                 try:
-                    # the common effects first; a coroutine for each would cost as much as what it does
+                    # the common effects first; what waits is the wire's own coroutine, one around it would cost as much
                     if kind is EnterSlot:
                         self._enter(effect, lease)  # type: ignore[arg-type]
                     elif kind is Connect:
-                        await self._connect(effect, lease)  # type: ignore[arg-type]
+                        lease.take(await self._connect(effect, lease))  # type: ignore[arg-type]
                     elif kind is Send:
-                        answer = await self._send(effect, lease)  # type: ignore[arg-type]
+                        answer = lease.scrub_head(await self._send(effect, lease))  # type: ignore[arg-type]
                     elif kind is Read:
-                        answer = await self._read(effect, lease)  # type: ignore[arg-type]
+                        answer = lease.scrub_body(await self._read(effect, lease))  # type: ignore[arg-type]
                     elif kind is LookUp:
                         answer = self._cached(effect)  # type: ignore[arg-type]
                         if answer is None and self.cache.enabled:
@@ -248,46 +270,34 @@ class AsyncEngine:
             case _:
                 raise AssertionError(effect)
 
-    async def _connect(self, asked: Connect, lease: Lease) -> None:
+    def _connect(self, asked: Connect, lease: Lease) -> Coroutine[Any, Any, AsyncConnection]:
         if asked.fresh and lease.connection is not None:
             stale, lease.connection = lease.connection, None
             stale.abort()
-        lease.connection = connection = await self.wire.acquire(
-            asked.target, deadline=asked.deadline, on_attempt=lease.attempted, fresh=asked.fresh
-        )
-        lease.record.address = connection.address
+        return self.wire.acquire(asked.target, deadline=asked.deadline, on_attempt=lease.attempted, fresh=asked.fresh)
 
-    async def _send(self, order: Send, lease: Lease) -> ResponseHead:
+    def _send(self, order: Send, lease: Lease) -> Coroutine[Any, Any, ResponseHead]:
         connection = lease.connection
         assert connection is not None
-        target, fields = order.url.target, order.headers
+        method, url, body = order.method, order.url, order.body
+        target, fields = url.target, order.headers
         place = order.injection
         if place is not None:
             value = self.vault.value(place.scope, place.name, version=place.version)
             target, fields = apply(place, value, target=target, fields=fields)
             self._watch_for(value, lease)
-        head = await connection.send(
-            encode_head(order.method, target, authority=order.url.authority, fields=fields, body=order.body),
-            order.body,
+        return connection.send(
+            encode_head(method, target, authority=url.authority, fields=fields, body=body),
+            body,
             deadline=order.deadline,
             on_sent=lease.attempted,
-            method=order.method,
+            method=method,
         )
-        if lease.scrubber is None:
-            return head
-        fields, hits = lease.scrubber.scrub_fields(head.headers)
-        lease.record.scrubbed += hits
-        return ResponseHead(head.status, fields)
 
-    async def _read(self, asked: Read, lease: Lease) -> bytes:
+    def _read(self, asked: Read, lease: Lease) -> Coroutine[Any, Any, bytes]:
         connection = lease.connection
         assert connection is not None
-        body = await connection.read(cap=asked.cap, deadline=asked.deadline)
-        lease.let_go()
-        if lease.scrubber is not None:
-            body, hits = lease.scrubber.scrub(body)
-            lease.record.scrubbed += hits
-        return body
+        return connection.read(cap=asked.cap, deadline=asked.deadline)
 
     def _watch_for(self, value: str, lease: Lease) -> None:
         """Take this value out of all that comes back in this call from now on."""
