@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import re
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -96,6 +97,28 @@ def test_overlapping_values_become_one_marker() -> None:
     scrubber = Scrubber(["abcdefghijklmn", "hijklmnopqrstuv"])
     assert scrubber.scrub(b"<abcdefghijklmnopqrstuv>") == (b"<[redacted]>", 1)
     assert Scrubber(["aaaaaaaaaaaa"]).scrub(b"b" + b"a" * 100 + b"b") == (b"b[redacted]b", 1)
+
+
+@given(
+    st.text("ab", min_size=1, max_size=7),
+    st.integers(12, 40),
+    st.lists(st.sampled_from(["a", "b", "ab", "c", "SECRET", "HALF"]), max_size=12),
+)
+def test_a_value_that_repeats_itself_is_found_wherever_it_begins(unit: str, length: int, parts: list[str]) -> None:
+    secret = (unit * 40)[:length]
+    places = {"SECRET": secret, "HALF": secret[: length // 2 + 1]}
+    body = "".join(places.get(part, part) for part in parts)
+    starts = [at for at in range(len(body)) if body.startswith(secret, at)]
+    covered = {at + offset for at in starts for offset in range(length)}
+    wanted = "".join("*" if at in covered else char for at, char in enumerate(body))
+    clean, _ = Scrubber([secret]).scrub(body.encode())
+    shape = re.sub(r"\*+", MARKER.decode(), wanted)
+    assert re.sub(r"(\[redacted\])+", MARKER.decode(), clean.decode()) == shape  # side by side they are as many
+
+
+def test_a_body_made_of_a_value_that_repeats_itself_costs_no_more_than_another() -> None:
+    """It would take minutes if every place at which the value begins were looked at."""
+    assert Scrubber(["ab" * 16_000]).scrub(b"ab" * (1 << 19)) == (MARKER, 1)
 
 
 def test_texts_and_fields() -> None:

@@ -96,6 +96,21 @@ def _forms(value: str) -> set[_Form]:
     return forms | {_Form(raw) for raw in raws}
 
 
+def _run(needle: bytes) -> re.Pattern[bytes] | None:
+    """Return the pattern of what prolongs a find of a needle that repeats itself ("abababab"), None for any other.
+
+    Finds of such a needle may begin at every few bytes of a body made for it, and each costs as much as the needle is
+    long; a find and what prolongs it are one search. Finds of any other needle are at least half its length apart.
+    """
+    least = needle[: len(needle) - len(needle) // 2]
+    period = needle.find(least, 1)
+    while period > 0:
+        if needle.startswith(needle[period:]):
+            return re.compile(b"(?:" + re.escape(needle[-period:]) + b")*+")
+        period = needle.find(least, period + 1)
+    return None
+
+
 class Scrubber:
     """Replaces secret values by a marker. Immutable: make one per set of values and share it.
 
@@ -105,7 +120,7 @@ class Scrubber:
         values: the secrets; those below `MIN_BYTES` bytes are ignored.
     """
 
-    __slots__ = ("_forms", "_values", "reach")
+    __slots__ = ("_forms", "_runs", "_values", "reach")
 
     def __init__(self, values: Sequence[str]) -> None:
         forms: set[_Form] = set()
@@ -113,6 +128,7 @@ class Scrubber:
             for text in {value, value.strip(), credentials(value)}:
                 forms |= _forms(text)
         self._forms = tuple(sorted(forms))
+        self._runs = {form.needle: run for form in self._forms if (run := _run(form.needle)) is not None}
         self._values = len(values)
         # The longest find, with its neighbours: one character before, one behind, two of padding.
         self.reach = max((len(form.needle) + 4 for form in forms), default=0)
@@ -177,16 +193,20 @@ class Scrubber:
         found: list[tuple[int, int]] = []
         for needle, before, after in self._forms:
             mine = len(found)
+            size = len(needle)
             at = data.find(needle)
             while at >= 0:
-                start, end = at, at + len(needle)
+                start, end = at, at + size
+                if self._runs and needle in self._runs and (run := self._runs[needle].match(data, end)) is not None:
+                    end = run.end()
+                at = end - size  # of the last find that this one runs on to
                 if before and start > 0 and data[start - 1] in _BASE64:
                     start -= 1
                 if after and end < len(data) and data[end] in _BASE64:
                     end += 1
-                    while end < min(len(data), at + len(needle) + 3) and data[end] == _PAD:
+                    while end < min(len(data), at + size + 3) and data[end] == _PAD:
                         end += 1
-                if len(found) > mine and start < found[-1][1]:  # "aaaaaaaaaaaa" overlaps itself endlessly
+                if len(found) > mine and start < found[-1][1]:  # a find that begins inside the last one
                     found[-1] = (found[-1][0], end)
                 else:
                     found.append((start, end))
