@@ -21,6 +21,7 @@ from fazt.demo.upstream import Upstream, make_authority
 
 API = "api.demo.test"
 INTERNAL = "internal.demo.test"
+NAMES = ("--resolve", f"{API}=127.0.0.1", "--resolve", f"{INTERNAL}=10.0.0.7")
 HERE = Path(__file__).parent
 
 
@@ -44,8 +45,6 @@ class Stage:
             **{key: value for key, value in os.environ.items() if not key.startswith("FAZT_")},
             "FAZT_DATA": str(self.folder / "data"),
             "XDG_CONFIG_HOME": str(self.folder / "config"),
-            "FAZT_CA_FILE": str(ca),
-            "FAZT_RESOLVE": f"{API}=127.0.0.1 {INTERNAL}=10.0.0.7",
             "PYTHONWARNINGS": "ignore",
         }
 
@@ -78,9 +77,10 @@ class Stage:
 
     def serve(self) -> None:
         """Start `fazt serve` on a free port and wait until it says where it listens."""
-        click.secho("$ fazt serve --port 0", fg="cyan")
+        arguments = ["serve", "--port", "0", "--ca-file", str(self.ca), *NAMES]
+        click.secho(f"$ fazt {shlex.join(arguments)}", fg="cyan")
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "fazt", "serve", "--port", "0", "--json"],
+            [sys.executable, "-m", "fazt", *arguments, "--json"],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -183,7 +183,7 @@ def _log(stage: Stage, refused: str) -> None:
     check(len(rows) == 10, "ten calls were counted and each has one row")
     check(stage.secret not in json.dumps(rows), "no row holds the key")
     act(7, "Why was the redirect refused?")
-    text = stage.fazt("explain", refused, expect=2)
+    text = stage.fazt("explain", refused, *NAMES, expect=2)
     check("private_address" in text, "explain names the gate")
 
 
