@@ -106,10 +106,18 @@ class Stage:
         finally:
             connection.close()
         click.echo("".join(f"  {line}\n" for line in raw.decode("utf-8", "replace").splitlines()), nl=False)
+        if answer.status >= 500:
+            raise StepFailedError(f"{path} answered {answer.status}; the app's log:\n{self._app_log()}")
         try:
             return answer.status, json.loads(raw)
         except ValueError:
             raise StepFailedError(f"{path} answered {answer.status} with something that is not JSON") from None
+
+    def _app_log(self) -> str:
+        if self._server is not None:  # it writes what waits when it ends
+            self._server.send_signal(signal.SIGTERM)
+            self._server.wait(timeout=15)
+        return self.fazt("app", "logs", "hello", show=False)
 
     def close(self) -> None:
         """Stop the server and the upstream and remove every file."""
