@@ -162,11 +162,8 @@ class LiveApps:
         if task is None:
             task = asyncio.create_task(asyncio.to_thread(self._read, app_id, afresh))
             self._loading[app_id] = task
-            task.add_done_callback(lambda _done: self._loading.pop(app_id, None))
-        loaded = await asyncio.shield(task)
-        if loaded is not None and self._loading.get(app_id) in (None, task):
-            self._loaded[app_id] = loaded
-        return loaded
+            task.add_done_callback(lambda done: self._keep(app_id, done))
+        return await asyncio.shield(task)
 
     def forget(self, found: Feed) -> None:
         """Drop what changed."""
@@ -178,6 +175,14 @@ class LiveApps:
             if change.kind in (Kind.APP, Kind.ENV, Kind.DEPLOYMENT):
                 self._loaded.pop(change.scope, None)
                 self._loading.pop(change.scope, None)
+
+    def _keep(self, app_id: str, done: Task[Loaded | None]) -> None:
+        """Keep what was loaded, unless it changed meanwhile: `forget` has taken the task out then."""
+        if self._loading.get(app_id) is not done:
+            return
+        del self._loading[app_id]
+        if not done.cancelled() and done.exception() is None and (loaded := done.result()) is not None:
+            self._loaded[app_id] = loaded
 
     def _read(self, app_id: str, afresh: bool) -> Loaded | None:
         from fazt.functions.deploy import ensure_image

@@ -1,0 +1,68 @@
+"""The composition root: what a process keeps, and when it lets go of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+from fazt.app import LiveApps
+from fazt.functions.invocation import AppImage
+from fazt.stores.sqlite.changes import Change, Feed, Kind
+
+APP = "fazt_app_000000000001"
+
+
+class Shelf(LiveApps):
+    """Reads a setting that a test changes; a read takes until the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(Any, None), cast(Any, None))
+        self.setting = "old"
+        self.reads = 0
+        self.reading = threading.Event()
+        self.go = threading.Event()
+
+    def _read(self, app_id: str, afresh: bool) -> Any:
+        self.reads += 1
+        setting = self.setting
+        self.reading.set()
+        assert self.go.wait(10)
+        return AppImage(app_id, Path("/image"), "image"), "hello", {"SETTING": setting}
+
+
+def feed(*kinds: Kind, app: str = APP) -> Feed:
+    return Feed(2, tuple(Change(kind, app, "") for kind in kinds))
+
+
+def setting(loaded: Any) -> str:
+    return str(loaded[2]["SETTING"])
+
+
+def changed_while_loading(change: Feed) -> tuple[list[str], int]:
+    """Return what three requests see: two that began before a change, one after it; and the number of reads."""
+
+    async def main() -> tuple[list[str], int]:
+        shelf = Shelf()
+        first, second = (asyncio.create_task(shelf.load(APP)) for _ in range(2))
+        await asyncio.to_thread(shelf.reading.wait, 10)
+        shelf.setting = "new"
+        shelf.forget(change)
+        shelf.go.set()
+        seen = [setting(await first), setting(await second), setting(await shelf.load(APP))]
+        assert setting(await shelf.load(APP)) == seen[-1]
+        return seen, shelf.reads
+
+    return asyncio.run(main())
+
+
+def test_what_changed_while_it_was_loaded_is_not_kept() -> None:
+    for kind in (Kind.ENV, Kind.APP, Kind.DEPLOYMENT):
+        assert changed_while_loading(feed(kind)) == (["old", "old", "new"], 2)
+    assert changed_while_loading(Feed(2, None)) == (["old", "old", "new"], 2)
+
+
+def test_what_did_not_change_is_read_once() -> None:
+    assert changed_while_loading(feed(Kind.RULE)) == (["old", "old", "old"], 1)
+    assert changed_while_loading(feed(Kind.ENV, app="fazt_app_000000000002")) == (["old", "old", "old"], 1)
