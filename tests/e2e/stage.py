@@ -50,7 +50,7 @@ switch (request.path) {
   case "/api/throw":
     console.error("about to call", request.body);
     fazt.net.fetch(request.body.url, request.body.options);
-  case "/api/env": respond(fazt.env.get(request.body.name, null));
+  case "/api/env": respond({ value: fazt.env.get(request.body.name, null) });
   default: respond(404);
 }
 """

@@ -71,7 +71,7 @@ def targets(upstream: Upstream, plain: Upstream) -> list[dict[str, Any]]:
     calls += [{"url": upstream.to(url)} for url in onward]
     calls += [{"url": upstream.to(onward[1], status=307), "options": {"method": "POST", "body": "b"}}]
     calls += [{"url": upstream.to(upstream.to(onward[1]))}]
-    calls += [{"url": upstream.url(path), "options": {"timeout": 150}} for path in ("/stall", "/silent")]
+    calls += [{"url": upstream.url(path), "options": {"timeout": 500}} for path in ("/stall", "/silent")]
     calls += [{"url": upstream.url("/reflect", "other.e2e.test")}, {"url": upstream.url(host="unlisted.e2e.test")}]
     calls += [{"url": plain.url("/reflect", "other.e2e.test")}, {"url": plain.url("/reflect")}]
     calls += [{"url": upstream.url(), "options": {"method": "TRACE"}}]
@@ -189,7 +189,7 @@ def through_commands(play: Play, upstream: Upstream, plain: Upstream) -> None:
         args = ["--app", "probe", "--auth", list(KINDS)[number % 3]]
         args += ["-X", options["method"]] if "method" in options else []
         args += ["-d", options["body"]] if "body" in options else []
-        args += ["--timeout", "150"] if "timeout" in options else []
+        args += ["--timeout", "500"] if "timeout" in options else []
         stage.fazt("fetch", call["url"], *args, "--json" if number % 2 else "-i", expect=None)
     given = play.of("GIVEN").value
     done = stage.fazt(

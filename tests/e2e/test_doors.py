@@ -59,7 +59,7 @@ def rules(scene: Scene) -> Iterator[tuple[str, ...]]:
         "--path",
         "/to",
     )
-    yield ("net", "allow", up.origin("*.wild.e2e.test"), *app, *LOOPBACK, "--max-response", "2048", "--timeout", "200")
+    yield ("net", "allow", up.origin("*.wild.e2e.test"), *app, *LOOPBACK, "--max-response", "2048", "--timeout", "700")
     yield ("net", "allow", up.origin("a.wild.e2e.test"), *app, *LOOPBACK, "--path", "/status", "--inject", "PAIR")
     yield ("net", "allow", scene.plain.origin("other.e2e.test"), *app, *LOOPBACK)
     yield ("net", "allow", up.origin("mixed.e2e.test"), *app, *LOOPBACK)
@@ -145,7 +145,7 @@ def cases(scene: Scene) -> list[Case]:
         Case(up.url(host="other.e2e.test"), "method_not_granted", {"method": "POST"}),
         *(Case(up.url(), "bad_option", {"method": method}) for method in ("CONNECT", "trace", "B AD")),
         Case(up.url(), "bad_option", {"headers": {"bad name": "x"}}),
-        Case(up.url("/silent"), "first_byte", {"timeout": 150}),
+        Case(up.url("/silent"), "first_byte", {"timeout": 700}),
         Case(up.url("/reflect"), 200, {"auth": "PAIR"}),
         Case(up.url("/reflect"), 200, {"auth": "WIDE"}),
         Case(up.url("/status/200"), "secret_unknown", {"auth": "NONE"}),

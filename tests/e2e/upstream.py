@@ -30,6 +30,7 @@ class Seen:
     target: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    connection: int = 0
 
     def values(self, name: str) -> list[str]:
         return [value for given, value in self.headers if given.lower() == name.lower()]
@@ -61,7 +62,8 @@ class Upstream:
         self.requests: list[Seen] = []
         self.sni: list[str | None] = []
         self.connections = 0
-        self.open = 0
+        self.open: set[int] = set()
+        """Numbers of the connections that are open."""
         self.held = 0
         self.go = threading.Event()
         """Lets the requests to `/hold` end."""
@@ -98,11 +100,17 @@ class Upstream:
     def paths(self) -> list[str]:
         return [urlsplit(seen.target).path for seen in self.requests]
 
-    def opened(self, by: int, sock: socket.socket) -> None:
+    def opened(self, sock: socket.socket) -> int:
         with self._lock:
-            self.connections += by > 0
-            self.open += by
-            (self._socks.add if by > 0 else self._socks.discard)(sock)
+            self.connections += 1
+            self.open.add(self.connections)
+            self._socks.add(sock)
+            return self.connections
+
+    def closed(self, number: int, sock: socket.socket) -> None:
+        with self._lock:
+            self.open.discard(number)
+            self._socks.discard(sock)
 
     def hold(self) -> None:
         """Keep a request until `go`."""
@@ -207,10 +215,10 @@ def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
 
         def setup(self) -> None:
             super().setup()
-            upstream.opened(1, self.connection)
+            self.number = upstream.opened(self.connection)
 
         def finish(self) -> None:
-            upstream.opened(-1, self.connection)
+            upstream.closed(self.number, self.connection)
             with contextlib.suppress(OSError):
                 super().finish()
 
@@ -223,7 +231,7 @@ def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            seen = Seen(self.command, self.path, tuple(self.headers.items()), body)
+            seen = Seen(self.command, self.path, tuple(self.headers.items()), body, self.number)
             upstream.requests.append(seen)
             what = urlsplit(self.path).path.split("/")[1]
             match what:
