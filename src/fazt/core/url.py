@@ -8,7 +8,7 @@ readers could see two different things in the same text, there is no canonical f
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NoReturn
 from urllib.parse import unquote_to_bytes
@@ -62,21 +62,20 @@ class Url:
     port: int
     path: str
     query: str | None
+    authority: str = field(init=False, compare=False)
+    """The host, followed by the port unless it is the scheme's own."""
+    target: str = field(init=False, compare=False)
+    """Path and query: the request target in origin form (RFC 9112 section 3.2.1)."""
 
-    @property
-    def authority(self) -> str:
-        """The host, followed by the port unless it is the scheme's own."""
-        return self.host if DEFAULT_PORTS.get(self.scheme) == self.port else f"{self.host}:{self.port}"
+    def __post_init__(self) -> None:
+        implied = DEFAULT_PORTS.get(self.scheme) == self.port
+        object.__setattr__(self, "authority", self.host if implied else f"{self.host}:{self.port}")
+        object.__setattr__(self, "target", self.path if self.query is None else f"{self.path}?{self.query}")
 
     @property
     def origin(self) -> str:
         """Scheme and authority."""
         return f"{self.scheme}://{self.authority}"
-
-    @property
-    def target(self) -> str:
-        """Path and query: the request target in origin form (RFC 9112 section 3.2.1)."""
-        return self.path if self.query is None else f"{self.path}?{self.query}"
 
     def redacted(self) -> str:
         """Return the URL without its query, for logs and messages."""

@@ -27,6 +27,7 @@ MAX_INTERIM = 32
 _HEAD, _LENGTH, _CHUNKED, _UNTIL_EOF, _TRAILERS, _DONE = range(6)
 # RFC 9110 section 5.5: HTAB, SP, visible ASCII and obs-text are all that a field line may hold
 _TEXT = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+_UNSENDABLE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 # RFC 9112 section 5: a token, the colon at once (5.1), a value; a folded line (5.2) begins with a space, no match
 _FIELD_LINE = re.compile(r"(?<=\n)([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r]*)\r\n")
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
@@ -50,18 +51,17 @@ def encode_head(method: str, target: str, *, authority: str, fields: Fields, bod
         FaztError: `bad_option` when a part holds what would end its line or cannot be sent (control characters,
             non-latin-1 text); the parts were checked before, so this is the last line of defence.
     """
-    lines = [f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n"]
-    lines += [f"{name}: {value}\r\n" for name, value in fields]
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {authority}"]
+    lines += map(": ".join, fields)
     if body is not None or method in _WITH_CONTENT:  # RFC 9110 section 8.6: such a method says so even without content
-        lines.append(f"Content-Length: {len(body) if body is not None else 0}\r\n")
-    lines.append("\r\n")
-    try:
-        head = "".join(lines).encode("latin-1")
-    except UnicodeEncodeError:
-        head = b""  # refused below, outside this block: the error holds the whole head, and so a secret
-    if head.translate(None, _TEXT) != b"\r\n" * (len(lines) + 1) or " " in target or not target.startswith("/"):
+        lines.append(f"Content-Length: {len(body) if body is not None else 0}")
+    text = "".join(lines)
+    if not (text.isascii() and text.isprintable()) and _UNSENDABLE.search(text) is not None:
         _refuse_option()
-    return head
+    if " " in target or not target.startswith("/"):
+        _refuse_option()
+    lines += ("", "")
+    return "\r\n".join(lines).encode("latin-1")
 
 
 def _refuse_option() -> NoReturn:
