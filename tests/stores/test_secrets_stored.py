@@ -261,6 +261,25 @@ def test_a_value_bound_to_other_hosts_since_is_not_given_to_a_running_call(data:
         assert server.secrets.value("", "KEY") == "value-for-another-host"
 
 
+def test_a_value_opened_before_a_backup_was_put_back_is_not_taken_for_the_one_set_since(data: Path) -> None:
+    keys = EnvironmentKey(base64.b64encode(bytes(32)).decode())
+    with Store.open(data, keys=keys) as server:
+        source = server.source
+        server._policy.tidy()
+        shutil.copy(data / "policy.db", data / "backup.db")
+        put(server, "old-value-for-this-host")
+        assert source.refresh()
+        assert server.secrets.value("", "KEY") == "old-value-for-this-host"
+        server._policy.tidy()
+        os.replace(data / "backup.db", data / "policy.db")
+        with Store.open(data, keys=keys) as cli:  # as many changes since the backup as before
+            put(cli, "new-value-for-another", domains=("other.example",))
+        assert source.refresh()
+        meta = source.current.secrets["", "KEY"]
+        assert meta.domains == ("other.example",)
+        assert server.secrets.value("", "KEY", version=meta.version) == "new-value-for-another"
+
+
 def test_an_opened_value_serves_running_calls_until_the_next_change_and_removal_ends_it(store: Store) -> None:
     put(store, "first-value-of-it")
     source = store.source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import secrets as random
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ _logger = logging.getLogger("fazt.stores")
 _CHECK = "secrets_check"
 _CHECK_PLAIN = b"fazt"
 _CACHED = 1024
+_VERSION_BITS = 20
 
 
 class Secrets:
@@ -81,8 +83,11 @@ class Secrets:
                 require_app(connection, scope)
             sealer = self._sealer(connection, create=True)
             revision = next_revision(connection)
+            # A database that was put back from a backup counts its revisions again; a version never comes again, so
+            # that no process takes the value it opened before for the one that was set since.
+            version = revision << _VERSION_BITS | random.randbits(_VERSION_BITS)
             for secret in secrets:
-                meta = meta_for(secret, secret_row(connection, secret.scope, secret.name), revision)
+                meta = meta_for(secret, secret_row(connection, secret.scope, secret.name), version)
                 nonce, sealed = sealer.seal(secret.value.encode(), bound=self._bound(meta))
                 connection.execute(
                     "INSERT INTO secrets (scope, name, kind, key, domains, any_domain, version, nonce, sealed, "
