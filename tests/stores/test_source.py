@@ -200,6 +200,18 @@ def test_a_database_put_back_from_a_backup_is_loaded_whole(store: Store, data: P
     assert {rule.pattern for rule in source.current.rules.rules()} == {"old.example.com"}
 
 
+def test_F25_an_empty_file_in_place_of_the_database_is_no_empty_policy(store: Store, data: Path) -> None:
+    """As after a copy that was cut off; it must not become a new database either."""
+    allow(store, "api.example.com")
+    source = store.source
+    (data / "nothing").write_bytes(b"")
+    os.replace(data / "nothing", data / "policy.db")
+    assert not source.refresh()
+    assert source.error is not None and "is empty" in source.error.message
+    assert allowed(source.current)
+    assert (data / "policy.db").stat().st_size == 0
+
+
 def test_the_log_takes_changed_limits_from_the_snapshot(store: Store) -> None:
     source = store.source
     log = store.log

@@ -186,6 +186,8 @@ class Database:
         try:
             if create:
                 private_file(self.path)
+            elif os.path.getsize(self.path) == 0:  # what was there is gone; a new one is not to be made in its place
+                raise StoreError(f"the database {self.path} is empty", hint="put it back from a backup and restart")
             self._identity = self._found()
             connection = self._connect()
         except sqlite3.Error as error:
