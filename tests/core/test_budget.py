@@ -137,7 +137,7 @@ def test_no_call_outlasts_any_of_its_terms(
     invocation = Invocation(start + left_ms / 1000, net_ms=net_ms, max_calls=5)
     terms = {"option_ms": option_ms, "rule_ms": rule_ms, "limit_ms": limit_ms}
     real_left = round((invocation.deadline - start) * 1000, 3)
-    if real_left < MIN_CALL_MS or net_ms <= 0:
+    if real_left < MIN_CALL_MS or round(net_ms, 3) <= 0:
         assert refusal(invocation, start, **terms).code is Code.NET_BUDGET
         return
     given_ms = granted_ms(invocation, start, **terms)

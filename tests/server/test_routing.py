@@ -138,11 +138,11 @@ def test_F60_a_404_has_its_status_and_echoes_nothing(server):
 
 
 def test_absolute_targets_and_odd_methods(server):
-    assert (
-        b" 404 "
-        in server.raw(
-            b"GET http://other.example/about.html HTTP/1.1\r\nHost: nobody.localhost\r\nConnection: close\r\n\r\n"
-        ).split(b"\r\n")[0]
-    )
+    absolute = b"GET http://%s/about.html HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"
+    nobody = server.raw(absolute % (b"nobody.localhost", b"nobody.localhost")).split(b"\r\n")[0]
+    # which of two different hosts is meant is not for guessing (stricter than RFC 9112 section 3.2.2)
+    two_hosts = server.raw(absolute % (b"other.example", b"nobody.localhost")).split(b"\r\n")[0]
+    assert b" 404 " in nobody or b" 400 " in nobody
+    assert b" 400 " in two_hosts
     assert b" 405 " in server.raw(b"TRACE /api/x HTTP/1.1\r\nHost: hello.localhost\r\n\r\n").split(b"\r\n")[0]
     assert server.runtime.calls == []

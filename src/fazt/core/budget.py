@@ -93,7 +93,7 @@ class Invocation:
             raise FaztError(
                 Reason.WALL_EXHAUSTED, "not enough time is left in this request for a call", retry_after=RETRY_AFTER
             )
-        if self.net_left_ms <= 0:
+        if round(self.net_left_ms, 3) <= 0:  # less than a microsecond is nothing
             raise FaztError(
                 Reason.NET_BUDGET_EXHAUSTED,
                 "the time that the calls of one request share is used up",
