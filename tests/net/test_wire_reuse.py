@@ -524,6 +524,20 @@ def test_own_listeners_are_refused_at_addresses_that_came_later(loop: str) -> No
         assert len(origin.requests) == 1
 
 
+def test_a_connection_that_is_reset_at_once_is_a_coded_error(loop: str) -> None:
+    async def main(port: int) -> None:
+        net = wire()
+        for _ in range(20):
+            with pytest.raises(FaztError) as caught:
+                await call(net, target(port))
+            assert caught.value.reason in (Reason.CONNECT_FAILED, Reason.PROTOCOL)
+        assert not net.live
+        await net.close()
+
+    with serve(lambda peer: peer.reset()) as origin:
+        run(loop, lambda: main(origin.port))
+
+
 def test_a_name_that_changes_its_address_is_judged_again(loop: str) -> None:
     """DNS rebinding: what was public is loopback the next time."""
     answers = [("127.0.0.1",), ("10.0.0.1",)]

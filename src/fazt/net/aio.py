@@ -120,7 +120,7 @@ class Wire:
 
     def _judge_local(self, sock: socket.socket, address: str, target: Target) -> None:
         """Judge an address again that turns out to be this machine's: interfaces get new ones while a process runs."""
-        if sock.getsockname()[0] != sock.getpeername()[0] or address in self.local_addresses:
+        if address in self.local_addresses or not _ends_here(sock):
             return
         self.local_addresses = frozenset({*self.local_addresses, address})
         try:
@@ -199,3 +199,11 @@ class Wire:
             connection.abandon()
         self._loop, self._forks, self._sweep = loop, forks(), None
         self.deadlines = Deadlines(loop)
+
+
+def _ends_here(sock: socket.socket) -> bool:
+    """Tell whether both ends of a connection have one address."""
+    try:
+        return bool(sock.getsockname()[0] == sock.getpeername()[0])
+    except OSError:  # it was reset already, as whoever uses it will see
+        return False
