@@ -7,7 +7,9 @@ import threading
 from pathlib import Path
 from typing import Any, cast
 
-from fazt.app import LiveApps
+import pytest
+
+from fazt.app import LiveApps, for_development
 from fazt.functions.invocation import AppImage
 from fazt.stores.sqlite.changes import Change, Feed, Kind
 
@@ -66,3 +68,18 @@ def test_what_changed_while_it_was_loaded_is_not_kept() -> None:
 def test_what_did_not_change_is_read_once() -> None:
     assert changed_while_loading(feed(Kind.RULE)) == (["old", "old", "old"], 1)
     assert changed_while_loading(feed(Kind.ENV, app="fazt_app_000000000002")) == (["old", "old", "old"], 1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "sandbox", "said"),
+    [
+        ("wasm", {"seccomp": True}, []),
+        ("jsbox", {"seccomp": True}, ["jsbox"]),
+        ("wasm", {"seccomp": False}, ["no sandbox"]),
+        ("jsbox", None, ["jsbox", "no sandbox"]),
+    ],
+)
+def test_what_is_for_development_says_so(engine: str, sandbox: dict[str, Any] | None, said: list[str]) -> None:
+    told = for_development({"engine": {"kind": engine}, "sandbox": sandbox})
+    assert len(told) == len(said)
+    assert all(part in text for part, text in zip(said, told, strict=True))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from fazt.net.aio import Wire
     from fazt.net.pool import PoolLimits
     from fazt.stores.sqlite.changes import Feed
+
+_log = logging.getLogger("fazt")
 
 
 def open_store(settings: Settings) -> Store:
@@ -231,10 +234,26 @@ async def function_host(settings: Settings, *, workers: int = 0) -> AsyncIterato
         require="full" if settings.require_sandbox else "",
     )
     await host.start()
+    for why in for_development(host.report()):
+        _log.warning("functions run here for development only: %s", why)
     try:
         yield host
     finally:
         await host.close()
+
+
+def for_development(report: Mapping[str, Any]) -> list[str]:
+    """Say what makes the functions of this process unfit for strangers' code (contracts, "Functions").
+
+    Args:
+        report: of a started host.
+    """
+    found = []
+    if report["engine"]["kind"] == "jsbox":
+        found.append("the engine is jsbox, native code; scripts/build-guest builds the WebAssembly guest")
+    if not (report["sandbox"] or {}).get("seccomp"):
+        found.append("this system has no sandbox for workers")
+    return found
 
 
 @contextlib.asynccontextmanager

@@ -45,6 +45,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, get_args
 
+from fazt.functions import guest
+
 MAX_CALL_BODY = 10 * 1024 * 1024
 """Largest request body in bytes that a script's call carries to the parent: the upper end of `net.max_req_body`."""
 MAX_LOG_LINE = 8 * 1024
@@ -402,14 +404,11 @@ def open_engine(kind: Literal["auto", "wasm", "jsbox"] = "auto", *, cache_dir: P
     Raises:
         EngineUnavailableError: the wanted engine cannot run here.
     """
-    if kind in ("auto", "wasm"):
+    # a guest that is there and can't be used is a fault to mend: native code in its place would be less safe, unasked
+    if kind == "wasm" or (kind == "auto" and guest.WASM.exists()):
         from fazt.functions.engine_wasm import WasmEngine  # heavy: only where functions run
 
-        try:
-            return WasmEngine.open(cache_dir=cache_dir)
-        except EngineUnavailableError:
-            if kind == "wasm":
-                raise
+        return WasmEngine.open(cache_dir=cache_dir)
     from fazt.functions.engine_jsbox import JsboxEngine
 
     return JsboxEngine()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import stat
 import subprocess
 import sys
 from importlib import metadata
@@ -78,20 +79,38 @@ def _cache_dir() -> Path:
 
 
 def _deserialize(engine: wasmtime.Engine, path: Path) -> wasmtime.Module | None:
-    """Load a compiled module if it is there, fits, and nobody else can have written it: it is machine code."""
+    """Load a compiled module if it is there, fits, and nobody else can have written it: it is machine code.
+
+    What is loaded is what was looked at: no link is followed, and names are not read a second time.
+    """
     try:
-        for entry in (path, path.parent):
-            found = entry.stat()
-            if found.st_uid not in (os.geteuid(), 0) or found.st_mode & 0o022:
-                return None
-        return wasmtime.Module.deserialize_file(engine, str(path))
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            file = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                if not (_is_ours(directory) and _is_ours(file) and stat.S_ISREG(os.fstat(file).st_mode)):
+                    return None
+                same = f"/proc/self/fd/{file}"
+                return wasmtime.Module.deserialize_file(engine, same if os.path.exists(same) else str(path))
+            finally:
+                os.close(file)
+        finally:
+            os.close(directory)
     except (OSError, wasmtime.WasmtimeError):
         return None
 
 
+def _is_ours(handle: int) -> bool:
+    found = os.fstat(handle)
+    return found.st_uid in (os.geteuid(), 0) and not found.st_mode & 0o022
+
+
 def _compile_apart(wasm: Path, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    out.parent.chmod(0o700)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        out.parent.chmod(0o700)
+    except OSError as exc:
+        raise EngineUnavailableError(f"the directory {out.parent} can't be used: {exc.strerror}") from exc
     command = [sys.executable, "-m", "fazt.functions.wasm_module", str(wasm), str(out)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_COMPILE_SECONDS, check=False, text=True)  # noqa: S603

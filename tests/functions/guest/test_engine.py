@@ -204,6 +204,33 @@ def test_the_compiled_guest_is_not_taken_from_a_place_others_can_write(wasm: Any
     tmp_path.chmod(0o700)
 
 
+def test_the_compiled_guest_is_not_reached_through_links(wasm: Any, tmp_path: Path) -> None:
+    # whoever may turn a link could turn it between the look at the file and its loading
+    engine = wasm_module.new_engine()
+    real = next(wasm_module._cache_dir().glob("*.cwasm"))
+    own = tmp_path / "own"
+    own.mkdir(mode=0o700)
+    (own / "x.cwasm").write_bytes(real.read_bytes())
+    (own / "x.cwasm").chmod(0o600)
+    assert wasm_module._deserialize(engine, own / "x.cwasm") is not None
+    (own / "link.cwasm").symlink_to(own / "x.cwasm")
+    assert wasm_module._deserialize(engine, own / "link.cwasm") is None
+    (tmp_path / "elsewhere").symlink_to(own)
+    assert wasm_module._deserialize(engine, tmp_path / "elsewhere" / "x.cwasm") is None
+    os.mkfifo(own / "pipe.cwasm", 0o600)
+    assert wasm_module._deserialize(engine, own / "pipe.cwasm") is None
+
+
+def test_the_fallback_is_not_taken_for_a_guest_that_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "bad.wasm").write_bytes(b"\0asm\1\0\0\0nonsense")
+    monkeypatch.setattr(guest_files, "WASM", tmp_path / "bad.wasm")
+    with pytest.raises(EngineUnavailableError, match="failed"):
+        open_engine("auto", cache_dir=tmp_path / "cache")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(EngineUnavailableError, match="can't be used"):
+        open_engine("auto", cache_dir=tmp_path / "file" / "cache")
+
+
 def test_without_a_guest_the_fallback_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(guest_files, "WASM", tmp_path / "none.wasm")
     assert open_engine("auto").kind == "jsbox"
