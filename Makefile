@@ -17,7 +17,7 @@ $(STAMP): requirements/dev.txt pyproject.toml scripts/venv
 	@touch $@
 
 guest: $(STAMP)
-	@$(PY) scripts/build-guest --quiet || scripts/no-guest $$?
+	@$(PY) scripts/build-guest || scripts/no-guest $$?
 
 demo: setup  ## deploy an app that calls a real HTTPS upstream, and watch what it may and may not do
 	@$(PY) -m fazt demo

@@ -94,6 +94,8 @@ def _from_file(settings: Settings, path: Path) -> Settings:
         values: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return settings
+    except NotADirectoryError:
+        raise ConfigError(f"{path.parent} is not a directory", hint="--data names a directory") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
         raise ConfigError(f"{path} cannot be read: {fault}", hint="mend the file or move it away") from None
     for key, value in values.items():

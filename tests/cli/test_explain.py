@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
 
 import pytest
@@ -162,3 +163,21 @@ def test_an_answered_call_is_explained_as_allowed(fazt: Fazt, upstream: Upstream
     found = fazt.json("explain", call)
     assert found["allowed"] is True
     assert "answered with 500" in found["gates"][0]["detail"]
+
+
+def test_a_part_of_an_id_is_not_taken_for_a_url(fazt: Fazt) -> None:
+    for what in ("c_0123", "c_", "r_9564f26461a7"):
+        told = fazt("explain", what, expect=1).err
+        assert "not the whole id" in told
+        assert "fazt net logs" in told
+
+
+def test_a_secret_that_cannot_be_opened_is_told_beside_its_gate(fazt: Fazt, monkeypatch: pytest.MonkeyPatch) -> None:
+    fazt("net", "allow", "api.example.com")
+    fazt("secret", "set", "KEY", "--domain", "api.example.com", stdin=b"a-long-enough-value")
+    args = ("explain", URL, "--auth", "KEY", *PUBLIC)
+    assert "cannot open" not in fazt(*args).out
+    monkeypatch.setenv("FAZT_SECRETS_KEY", base64.b64encode(bytes(32)).decode())
+    told = fazt(*args).out
+    assert "cannot open it" in told
+    assert "FAZT_SECRETS_KEY" in told

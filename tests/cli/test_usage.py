@@ -100,6 +100,8 @@ def test_no_arguments_and_help_are_no_errors(fazt: Fazt) -> None:
         assert fazt(*args).out.startswith("Usage: fazt")
     assert "did you mean 'fetch'" in fazt("fetsch", expect=1).err
     assert "did you mean 'allow'" in fazt("net", "alow", expect=1).err
+    for words, meant in {"net rm": "remove", "net ls": "list", "env get": "list", "curl": "fetch"}.items():
+        assert f"did you mean '{meant}'" in fazt(*words.split(), expect=1).err
     fazt("help", "nothing", expect=1)
     assert not fazt.data.exists()
 

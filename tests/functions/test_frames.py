@@ -295,3 +295,10 @@ def test_requests_do_not_show_what_visitors_sent():
     )
     assert "secret" not in repr(UploadedFile("n", "t", 6, b"secret"))
     assert "secret" not in repr(AppResponse(200, (("a", "secret"),), b"secret"))
+
+
+def test_the_owners_line_names_the_call_that_was_let_through() -> None:
+    net = NetFailure("NET_BLOCKED", "host_not_granted", False, call_id="c_1")
+    failure = InvocationFailure(FailureKind.SCRIPT, "TypeError: not on the list\n    at main.js:1\n", net)
+    assert failure.said == "script: TypeError: not on the list (NET_BLOCKED host_not_granted c_1)\n    at main.js:1"
+    assert InvocationFailure(FailureKind.CPU, "too long").said == "cpu: too long"

@@ -62,7 +62,10 @@ def test_urls(address, url):
     bound = Bound(((address, 80),))
     assert bound.admin_url == url
     assert bound.app_url("a") == "http://a.localhost:80/"
-    assert describe(bound, ["a"]) == [f"listening on {url}", "  http://a.localhost:80/"]
+    said, *apps = describe(bound, ["a"])
+    assert said.startswith(f"listening on {url}")
+    assert ("every other address" in said) == (address in ("0.0.0.0", "::"))
+    assert apps == ["  http://a.localhost:80/"]
     assert "fazt app deploy" in describe(bound, [])[1]
 
 

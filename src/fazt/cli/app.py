@@ -34,7 +34,10 @@ app.add_command(invoke)
 _name = click.argument("name", shell_complete=complete_app)
 
 
-@app.command(epilog=examples("fazt app deploy ./shop --name shop", "fazt app deploy . --name shop --spa --json"))
+@app.command(
+    short_help="Make a directory the live version of an app.",
+    epilog=examples("fazt app deploy ./shop --name shop", "fazt app deploy . --name shop --spa --json"),
+)
 @click.argument("directory", metavar="DIR")
 @click.option("--name", metavar="NAME", help="Name (or id) of the app; by default the manifest's.")
 @click.option("--spa/--no-spa", default=None, help="Answer paths without a file with index.html, or don't.")
@@ -131,7 +134,9 @@ def list_(ctx: click.Context, as_json: bool, data: str | None) -> None:
     say(f"\n{plural(len(found), 'app')}")
 
 
-@app.command(epilog=examples("fazt app info shop", "fazt app info shop --json"))
+@app.command(
+    short_help="Show what there is of an app.", epilog=examples("fazt app info shop", "fazt app info shop --json")
+)
 @_name
 @json_option
 @data_option
@@ -200,7 +205,7 @@ def files(ctx: click.Context, name: str, as_json: bool, data: str | None) -> Non
 @json_option
 @data_option
 @click.pass_context
-def remove(ctx: click.Context, name: str, yes: bool, as_json: bool, data: str | None) -> None:
+def remove(ctx: click.Context, name: str, yes: bool, as_json: bool, data: str | None) -> int:
     """Retire an app with its files, rules, secrets, settings and limits. Its name is free; its id never comes back.
 
     On a terminal it asks first.
@@ -208,15 +213,22 @@ def remove(ctx: click.Context, name: str, yes: bool, as_json: bool, data: str | 
     with opened(ctx, data) as store:
         about = store.apps.get(name)
         if not yes and sys.stdin.isatty():
-            click.confirm(f"Remove {about.name} with its files, rules, secrets and settings?", abort=True, err=True)
+            question = f"Remove {about.name} with its files, rules, secrets and settings?"
+            if not click.confirm(question, err=True):
+                say(f"{about.name} stays", err=True)
+                return 1
         store.apps.remove(about.id, actor=actor())
     if as_json:
         print_json({"id": about.id, "name": about.name})
     else:
         say(f"Removed {about.name} ({about.id})")
+    return 0
 
 
-@app.command(epilog=examples("fazt app logs shop", "fazt app logs shop -f", "fazt app logs shop --level error --json"))
+@app.command(
+    short_help="Show the console lines of an app.",
+    epilog=examples("fazt app logs shop", "fazt app logs shop -f", "fazt app logs shop --level error --json"),
+)
 @_name
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("-n", "--limit", type=click.IntRange(0, 100_000), default=100, show_default=True, help="At most so many.")

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from fazt.cli.output import colours, examples, print_json, report, say, sayable
-from fazt.errors import FaztError, OperatorError
+from fazt.errors import Code, FaztError, OperatorError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "fetch": ("fazt.cli.fetch:fetch", "Make one call through the whole pipeline."),
@@ -32,6 +32,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("fazt.cli.completion:completion", "Print the script that switches on tab completion."),
 }
 """Every command: where it is, and what the root's help says of it."""
+
+
+_OTHER_NAMES = {
+    **dict.fromkeys(("rm", "del", "delete", "unset"), ("remove",)),
+    **dict.fromkeys(("ls", "get", "show"), ("list", "show", "info")),
+    **dict.fromkeys(("add", "create", "grant"), ("set", "allow", "deploy")),
+    **dict.fromkeys(("block", "revoke"), ("deny",)),
+    **dict.fromkeys(("curl", "call", "request"), ("fetch", "invoke")),
+    **dict.fromkeys(("run", "start", "server"), ("serve", "invoke")),
+}
+"""What other tools call a command, and the first of these that a group has is meant."""
 
 
 class _ReaderGoneError(Exception):
@@ -76,10 +87,16 @@ class LazyGroup(Group):
             raise _ReaderGoneError from None
 
 
+_FAILURES = frozenset({Code.NET_ERROR, Code.NET_TIMEOUT, Code.NET_SIZE})
+"""Calls that were let through and came to nothing; all others were refused."""
+
+
 def _closest(word: str, words: Iterable[str]) -> str | None:
     import difflib
 
-    return next(iter(difflib.get_close_matches(word, list(words), n=1)), None)
+    known = list(words)
+    other = next((meant for meant in _OTHER_NAMES.get(word.lower(), ()) if meant in known), None)
+    return other or next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 
 def data_dir(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -146,7 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FaztError as refused:
         if as_json:
             print_json({"error": refused.public()})
-        say(f"{sayable('refused:', 'red')} {refused.code} ({refused.reason}): {refused.message}", err=True)
+        verb = "failed:" if refused.code in _FAILURES else "refused:"
+        say(f"{sayable(verb, 'red')} {refused.code} ({refused.reason}): {refused.message}", err=True)
         return 2
     except _ReaderGoneError:
         with contextlib.suppress(OSError, ValueError):  # no descriptor behind it in a test

@@ -11,7 +11,7 @@ import click
 
 from fazt.cli.options import app_option, data_option, given_data, json_option, net_options, opened_for, settings
 from fazt.cli.output import examples, print_json, printable, say, sayable, when
-from fazt.errors import ConfigError, FaztError, NotFoundError
+from fazt.errors import ConfigError, FaztError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
     from fazt.config import Settings
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fazt.stores.sqlite.store import Store
 
 CALL_ID = re.compile(r"c_[0-9a-f]{20}")
+_LIKE_AN_ID = re.compile(r"[cr]_[0-9A-Za-z]*")
 LOOKUP_SECONDS = 5.0
 _LONG = 100
 _COLOURS = {"pass": "green", "refuse": "red", "skip": "bright_black"}
@@ -85,6 +86,8 @@ def explained(
             if app_name is not None or method is not None or auth is not None:
                 raise ConfigError("a recorded call has its own app, method and secret", hint=f"fazt explain {what}")
             found = _recorded(store, chosen, what)
+        elif _LIKE_AN_ID.fullmatch(what):
+            raise ConfigError(f"{what!r} is not the whole id of a call", hint="`fazt net logs` shows the ids")
         else:
             found = _asked(store, chosen, what, app_name, method or "GET", auth)
     directory = given_data(ctx, data)
@@ -101,7 +104,20 @@ def _asked(
     if app_name is not None:
         meta = store.apps.find(app_name)
         app, may_create = (meta.id, False) if meta is not None else (app_name, _nameable(app_name))
-    return _judged(store, chosen, url, app=app, method=method, auth=auth, may_create=may_create)
+    return _opening(store, _judged(store, chosen, url, app=app, method=method, auth=auth, may_create=may_create))
+
+
+def _opening(store: Store, found: Explanation) -> Explanation:
+    """Say beside a secret that may be sent that its value cannot be opened here; a server may have another key."""
+    if not any((gate.gate, gate.verdict) == ("secret", "pass") for gate in found.gates):
+        return found
+    try:
+        store.secrets.warm()
+    except StoreError as fault:
+        note = f"; this command cannot open it: {fault.message}" + (f"; {fault.hint}" if fault.hint else "")
+        gates = [replace(gate, detail=gate.detail + note) if gate.gate == "secret" else gate for gate in found.gates]
+        return replace(found, gates=tuple(gates))
+    return found
 
 
 def _nameable(name: str) -> bool:
@@ -128,6 +144,8 @@ def _recorded(store: Store, chosen: Settings, call_id: str) -> Explanation:
     if request is not None:
         url, method, auth = request
         found = _judged(store, chosen, url, app=record.app, method=method, auth=auth)
+        if record.auth is not None:
+            found = _opening(store, found)
     told = with_record(found, store.source.current, record)
     first = replace(told.gates[0], detail=f"{when(record.ts)} UTC: {told.gates[0].detail}")
     return replace(told, gates=(first, *told.gates[1:]))

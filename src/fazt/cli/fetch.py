@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     "-d",
     "--body",
     metavar="BODY",
-    help="Request body: text, @FILE, or @- for stdin. Adds no field.",
+    help="Request body: text, @FILE, or @- for stdin. Sets no content-type.",
 )
 @click.option("--auth", metavar="NAME", help="Send this secret along.")
 @click.option("--timeout", "timeout_ms", type=click.IntRange(min=1), metavar="MS", help="Time limit of the call.")
@@ -145,7 +145,7 @@ def _write(response: Response, *, as_json: bool, include: bool, output: str | No
     elif not response.ok:
         say(f"status {response.status}", err=True)
     if output is None or output == "-":
-        _print_body(response.body)
+        print_body(response.body)
 
 
 def _head(response: Response) -> str:
@@ -178,19 +178,3 @@ def _document(response: Response, *, body: bool) -> dict[str, Any]:
     found["callId"] = response.call_id
     found["redirects"] = [{"status": hop.status, "url": hop.url} for hop in response.redirects]
     return found
-
-
-def _print_body(body: bytes) -> None:
-    """Write the body as it came; to a terminal, which obeys control characters, only text without them."""
-    if not sys.stdout.isatty():
-        sys.stdout.flush()
-        sys.stdout.buffer.write(body)
-        sys.stdout.buffer.flush()
-        return
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError:
-        note(f"the body is {len(body)} bytes that are no text: -o FILE saves them")
-        return
-    safe = "".join(c if c in "\n\t" else printable(c) for c in text.replace("\r\n", "\n"))
-    click.echo(safe, nl=not safe.endswith(os.linesep))

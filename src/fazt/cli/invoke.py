@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    short_help="Run the handler of an app once.",
     epilog=examples(
         "fazt app invoke shop",
         "fazt app invoke shop '/api/orders?state=open' --json",
         "fazt app invoke shop /api/orders -H 'content-type: application/json' -d '{\"item\": 7}'",
-    )
+    ),
 )
 @click.argument("name", shell_complete=complete_app)
 @click.argument("path", default="/api/")
@@ -74,8 +75,8 @@ def invoke(ctx: click.Context, /, name: str, path: str, **options: Any) -> int:
                 raise NotFoundError(
                     f"{about.name} has no handler (api/main.js)", hint=f"fazt app deploy DIR --name {about.name}"
                 )
-            said = f"{outcome.kind}: {outcome.message}"  # as a server would write it down
-            store.log.write_line(about.id, "error", said, ts=time.time(), invocation=request.id)
+            # as a server would write it down
+            store.log.write_line(about.id, "error", outcome.said, ts=time.time(), invocation=request.id)
     return _say(outcome, as_json=options["as_json"], include=options["include"])
 
 
@@ -135,7 +136,8 @@ def _say(outcome: AppResponse | InvocationFailure, *, as_json: bool, include: bo
             error |= {"code": net.code, "reason": net.reason, "callId": net.call_id}
         if as_json:
             print_json({"error": {**error, "retryable": outcome.retryable}})
-        say(f"{sayable('failed:', 'red')} {outcome.kind.value}: {printable(outcome.message)}", err=True)
+        said = "\n".join(printable(line) for line in outcome.said.split("\n"))
+        say(f"{sayable('failed:', 'red')} {said}", err=True)
         if net is not None and net.call_id:
             say(f"why: fazt explain {net.call_id}", err=True)
         return 2
@@ -150,11 +152,7 @@ def _say(outcome: AppResponse | InvocationFailure, *, as_json: bool, include: bo
         say("\n".join([f"HTTP/1.1 {outcome.status}", *fields, ""]))
     elif not 200 <= outcome.status <= 299:
         say(f"status {outcome.status}", err=True)
-    sys.stdout.flush()
-    sys.stdout.buffer.write(outcome.body)
-    sys.stdout.buffer.flush()
-    if sys.stdout.isatty() and not outcome.body.endswith(b"\n"):
-        click.echo()
+    print_body(outcome.body)
     return 0
 
 

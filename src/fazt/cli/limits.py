@@ -41,7 +41,8 @@ def complete_limit(_ctx: click.Context, _param: click.Parameter, incomplete: str
 
 
 @limits.command(
-    epilog=examples("fazt limits show", "fazt limits show net.max_calls", "fazt limits show --app shop --json")
+    short_help="Show the limits that hold.",
+    epilog=examples("fazt limits show", "fazt limits show net.max_calls", "fazt limits show --app shop --json"),
 )
 @click.argument("name", required=False, metavar="[GROUP[.NAME]]", shell_complete=complete_limit)
 @app_option
@@ -79,6 +80,7 @@ def show(ctx: click.Context, name: str | None, app_name: str | None, as_json: bo
 
 @limits.command(
     name="set",
+    short_help="Set a limit.",
     cls=_Listing,
     epilog=examples("fazt limits set net.max_calls 10", "fazt limits set net.max_calls 3 --app shop"),
 )
@@ -131,7 +133,9 @@ def _without_effect(name: str, value: int, now: Limits) -> list[str]:
 
 
 @limits.command(
-    cls=_Listing, epilog=examples("fazt limits reset net.max_calls", "fazt limits reset net.budget --app shop")
+    short_help="Forget a value that was set.",
+    cls=_Listing,
+    epilog=examples("fazt limits reset net.max_calls", "fazt limits reset net.budget --app shop"),
 )
 @click.argument("name", metavar="GROUP.NAME", shell_complete=complete_limit)
 @app_option

@@ -48,12 +48,13 @@ def _target_options(command: Any) -> Any:
 
 
 @net.command(
+    short_help="Allow calls to a host.",
     epilog=examples(
         "fazt net allow api.github.com",
         "fazt net allow '*.example.com' --app shop --rate 60",
         "fazt net allow https://intranet.example:8443 --address 10.1.2.0/24 --method GET --path /v1",
         "fazt net allow api.github.com --rate 0",
-    )
+    ),
 )
 @click.argument("target")
 @app_option
@@ -231,11 +232,12 @@ def _row(rule: Rule, names: dict[str, str]) -> list[str]:
 
 
 @net.command(
+    short_help="Remove rules.",
     epilog=examples(
         "fazt net remove api.github.com",
         "fazt net remove '*.example.com' --app shop",
         "fazt net remove r_0123456789ab",
-    )
+    ),
 )
 @click.argument("target")
 @app_option
@@ -270,10 +272,11 @@ def remove(ctx: click.Context, target: str, app_name: str | None, as_json: bool,
 
 
 @net.command(
+    short_help="Say by exit code whether a call would be allowed.",
     epilog=examples(
         "fazt net check https://api.github.com/zen --app shop",
         "fazt net check https://api.example.com/v1/orders -X POST --auth SHOP_KEY --json",
-    )
+    ),
 )
 @click.argument("url")
 @app_option

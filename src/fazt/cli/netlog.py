@@ -22,7 +22,8 @@ from fazt.cli.stream import CALL_COLUMNS, CALL_RIGHT, Feed, call_cells
 
 
 @click.command(
-    epilog=examples("fazt net logs --errors --since 1h", "fazt net logs --app shop --json", "fazt net logs -f")
+    short_help="List calls, newest first.",
+    epilog=examples("fazt net logs --errors --since 1h", "fazt net logs --app shop --json", "fazt net logs -f"),
 )
 @app_option
 @click.option("--domain", "--host", "host", metavar="HOST", help="Only calls to this host.")
@@ -64,7 +65,10 @@ def logs(
         warn(f"{dropped} calls were never written because the log's buffer was full (net.log_buffer)")
 
 
-@click.command(epilog=examples("fazt net stats --since 24h", "fazt net stats --app shop --json"))
+@click.command(
+    short_help="Show figures per host.",
+    epilog=examples("fazt net stats --since 24h", "fazt net stats --app shop --json"),
+)
 @app_option
 @click.option("--since", metavar="WHEN", help="30m, 24h, 7d, or a date.")
 @json_option

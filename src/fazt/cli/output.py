@@ -78,6 +78,22 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def print_body(body: bytes) -> None:
+    """Write the body as it came; to a terminal, which obeys control characters, only text without them."""
+    if not sys.stdout.isatty():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(body)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        note(f"the body is {len(body)} bytes that are no text: -o FILE saves them")
+        return
+    safe = "".join(c if c in "\n\t" else printable(c) for c in text.replace("\r\n", "\n"))
+    click.echo(safe, nl=not safe.endswith(os.linesep))
+
+
 def plural(count: int, noun: str) -> str:
     """Return `1 rule`, `2 rules`."""
     return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -204,7 +204,11 @@ def _dict(meta: SecretMeta, names: dict[str, str]) -> dict[str, Any]:
     }
 
 
-@secret.command(name="list", epilog=examples("fazt secret list", "fazt secret list --app shop --json"))
+@secret.command(
+    name="list",
+    short_help="List secrets, values masked.",
+    epilog=examples("fazt secret list", "fazt secret list --app shop --json"),
+)
 @app_option
 @json_option
 @data_option
@@ -270,6 +274,7 @@ def remove(ctx: click.Context, name: str, app_name: str | None, as_json: bool, d
 
 @secret.command(
     name="import",
+    short_help="Store the secrets of a file, all or none.",
     cls=_Silent,
     epilog=examples(
         "fazt secret import keys.env --domain api.example.com --app shop",

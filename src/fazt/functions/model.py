@@ -163,3 +163,11 @@ class InvocationFailure:
     def retryable(self) -> bool:
         """Whether the same request may succeed a little later."""
         return self.net.retryable if self.net is not None else self.kind in RETRYABLE_KINDS
+
+    @property
+    def said(self) -> str:
+        """The line for the owner's log: what happened and, of an uncaught call, its code, reason and id."""
+        first, _, stack = self.message.rstrip().partition("\n")
+        if self.net is not None:
+            first += f" ({' '.join(part for part in (self.net.code, self.net.reason, self.net.call_id) if part)})"
+        return f"{self.kind.value}: {first}" + (f"\n{stack}" if stack else "")

@@ -81,8 +81,7 @@ class LocalServer:
         return self._store.source.current.limits_for(app)
 
     def _report(self, app_id: str, request_id: str, failure: InvocationFailure) -> None:
-        text = f"{failure.kind}: {failure.message}"
-        self._store.log.write_line(app_id, "error", text, ts=time.time(), invocation=request_id)
+        self._store.log.write_line(app_id, "error", failure.said, ts=time.time(), invocation=request_id)
 
     def _health(self) -> Mapping[str, Any]:
         source = self._store.source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 import threading
@@ -26,6 +27,8 @@ KEEP_ALIVE_SECONDS = 5
 GRACE_SECONDS = 12
 """How long running requests may take to end after a stop was asked for: the request window and a little."""
 
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -42,12 +45,24 @@ class Bound:
     def admin_url(self) -> str:
         """Origin of the admin API as seen from this machine."""
         address = self.pairs[0][0]
-        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared, not bound
+        local = _WILDCARDS.get(address, address)
         return f"http://[{local}]:{self.port}" if ":" in local else f"http://{local}:{self.port}"
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether other machines can reach it at whatever address this one has."""
+        return any(address in _WILDCARDS for address, _ in self.pairs)
 
     def app_url(self, name: str) -> str:
         """URL of an app as seen from this machine."""
         return f"http://{name}.localhost:{self.port}/"
+
+
+_BIND_HINTS = {
+    errno.EADDRINUSE: "is another fazt running? --port 0 takes any free port",
+    errno.EADDRNOTAVAIL: "this machine has no such address: --host 127.0.0.1, or 0.0.0.0 for all it has",
+    errno.EACCES: "ports below 1024 need a privilege: take a higher one with --port",
+}
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -80,7 +95,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
             listener.close()
         raise ConfigError(
             f"cannot listen on {host or 'all addresses'} port {port}: {fault.strerror or fault}",
-            hint="is another fazt running? --port 0 takes any free port",
+            hint=_BIND_HINTS.get(fault.errno or 0, "--host 127.0.0.1 --port 0 takes any free port of this machine"),
         ) from None
     return sockets
 
@@ -212,7 +227,8 @@ def serve(
 
 def describe(bound: Bound, apps: Sequence[str]) -> list[str]:
     """Return the lines to print when the server is up: where it listens, and the URL of every app."""
-    lines = [f"listening on {bound.admin_url}"]
+    everywhere = " and on every other address of this machine" if bound.everywhere else ""
+    lines = [f"listening on {bound.admin_url}{everywhere}"]
     lines += [f"  {bound.app_url(name)}" for name in apps]
     if not apps:
         lines.append("no app is deployed yet: fazt app deploy DIR --name NAME")

@@ -56,7 +56,10 @@ def claim_directory(path: Path, *, marks: tuple[str, ...]) -> None:
             os.chmod(path, 0o700)
             return
     except OSError as error:
-        raise StoreError(f"cannot use the data directory {path}: {error.strerror}") from error
+        raise StoreError(
+            f"cannot use the data directory {path}: {error.strerror}",
+            hint="it must belong to the user who runs fazt; --data or FAZT_DATA names another",
+        ) from error
     if mode & _OTHERS_WRITE:
         raise StoreError(
             f"others may write to the data directory {path}",
