@@ -157,10 +157,14 @@ def test_an_interrupted_call_ends_with_130_and_is_recorded(granted: Fazt, upstre
 def test_on_a_terminal_nothing_of_a_body_steers_it(
     granted: Fazt, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fazt.cli import fetch
+    from fazt.cli import invoke, output
+    from fazt.functions.model import AppResponse
 
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    fetch._print_body(b"\x1b[31mred\x1b[0m\xc2\x9b\tok\r\n")
+    output.print_body(b"\x1b[31mred\x1b[0m\xc2\x9b\tok\r\n")
     assert capsys.readouterr().out == "\\x1b[31mred\\x1b[0m\\x9b\tok\n"
-    fetch._print_body(b"\xff\x00")
+    output.print_body(b"\xff\x00")
     assert "-o FILE" in capsys.readouterr().err
+    answer = AppResponse(200, (("x-title", "\x9bJ"),), b"\x1b]0;title\x07answer")
+    assert invoke._say(answer, as_json=False, include=True) == 0
+    assert capsys.readouterr().out == "HTTP/1.1 200\nx-title: \\x9bJ\n\n\\x1b]0;title\\x07answer\n"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +17,7 @@ from fazt.cli.options import (
     opened_for,
     settings,
 )
-from fazt.cli.output import examples, note, print_json, printable, say, sayable, warn
+from fazt.cli.output import examples, note, print_body, print_json, printable, say, sayable, warn
 from fazt.errors import ConfigError, FaztError, StoreError
 
 if TYPE_CHECKING:

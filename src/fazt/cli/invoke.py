@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from fazt.cli.options import (
     opened_for,
     settings,
 )
-from fazt.cli.output import examples, print_json, printable, say, sayable
+from fazt.cli.output import examples, print_body, print_json, printable, say, sayable
 from fazt.cli.stream import line_text
 from fazt.errors import ConfigError, NotFoundError
 
@@ -152,7 +151,7 @@ def _say(outcome: AppResponse | InvocationFailure, *, as_json: bool, include: bo
         say("\n".join([f"HTTP/1.1 {outcome.status}", *fields, ""]))
     elif not 200 <= outcome.status <= 299:
         say(f"status {outcome.status}", err=True)
-    print_body(outcome.body)
+    print_body(outcome.body, kept_by="> FILE")
     return 0
 
 

@@ -78,8 +78,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def print_body(body: bytes) -> None:
-    """Write the body as it came; to a terminal, which obeys control characters, only text without them."""
+def print_body(body: bytes, *, kept_by: str = "-o FILE") -> None:
+    """Write a body as it came; to a terminal, which obeys control characters, only text without them.
+
+    Args:
+        body: of a response.
+        kept_by: what saves one that is no text.
+    """
     if not sys.stdout.isatty():
         sys.stdout.flush()
         sys.stdout.buffer.write(body)
@@ -88,7 +93,7 @@ def print_body(body: bytes) -> None:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
-        note(f"the body is {len(body)} bytes that are no text: -o FILE saves them")
+        note(f"the body is {len(body)} bytes that are no text: {kept_by} saves them")
         return
     safe = "".join(c if c in "\n\t" else printable(c) for c in text.replace("\r\n", "\n"))
     click.echo(safe, nl=not safe.endswith(os.linesep))
