@@ -10,14 +10,14 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from fazt.core.cache.flight import Flight, Flights
 from fazt.core.cache.store import CachedResponse, ResponseCache
 from fazt.core.call import Profile, Request, Response, ResponseHead
 from fazt.core.concurrency import Slots
-from fazt.core.effects import Connect, Discard, Effect, EnterSlot, Fill, LookUp, Read, Send, TakeToken
+from fazt.core.effects import Discard, Effect, EnterSlot, Fill, LookUp, Read, Send, TakeToken
 from fazt.core.exchange import exchange
 from fazt.core.injection import Scrubber, apply
 from fazt.core.ratelimit import Buckets
@@ -193,19 +193,7 @@ class AsyncEngine:
         Raises:
             FaztError: the refusal or failure, with the call's id.
         """
-        started = self.clock()
-        policy = self.policies.current
-        record = CallRecord(self._ids(), self.wall(), request.app, request.door)
-        lease = Lease(self, record, invocation=invocation, started=started)
-        steps = exchange(
-            request,
-            policy=policy,
-            profile=profile,
-            record=record,
-            now=started,
-            tls=self.wire.tls_id,
-            invocation=invocation,
-        )
+        lease, steps = self._begin(request, profile, invocation)
         error: BaseException | None = None
         answer: Any = None
         failure: FaztError | None = None
@@ -218,9 +206,8 @@ class AsyncEngine:
                     # the common effects first; what waits is the wire's own coroutine, one around it would cost as much
                     if kind is EnterSlot:
                         self._enter(effect, lease)  # type: ignore[arg-type]
-                    elif kind is Connect:
-                        lease.take(await self._connect(effect, lease))  # type: ignore[arg-type]
                     elif kind is Send:
+                        lease.take(await self._connect(effect, lease))  # type: ignore[arg-type]
                         answer = lease.scrub_head(await self._send(effect, lease))  # type: ignore[arg-type]
                     elif kind is Read:
                         answer = lease.scrub_body(await self._read(effect, lease))  # type: ignore[arg-type]
@@ -239,12 +226,12 @@ class AsyncEngine:
             lease.let_go()
             return response
         except FaztError as refused:
-            refused.call_id = record.call_id
+            refused.call_id = lease.record.call_id
             error = refused
             raise
         except Exception as fault:  # noqa: BLE001 - same edge, for a fault of the pipeline itself
             coded = _coded(fault)
-            coded.call_id = record.call_id
+            coded.call_id = lease.record.call_id
             error = coded
             raise coded from None
         except BaseException as gone:
@@ -252,6 +239,25 @@ class AsyncEngine:
             raise
         finally:
             lease.end(error)
+
+    def _begin(
+        self, request: Request, profile: Profile, invocation: Invocation | None
+    ) -> tuple[Lease, Generator[Effect, Any, Response]]:
+        """Return the lease and the pipeline of a call that starts now."""
+        started = self.clock()
+        policy = self.policies.current
+        record = CallRecord(self._ids(), self.wall(), request.app, request.door)
+        lease = Lease(self, record, invocation=invocation, started=started)
+        steps = exchange(
+            request,
+            policy=policy,
+            profile=profile,
+            record=record,
+            now=started,
+            tls=self.wire.tls_id,
+            invocation=invocation,
+        )
+        return lease, steps
 
     def _enter(self, asked: EnterSlot, lease: Lease) -> None:
         if asked.app_cap is not None or asked.global_cap is not None:
@@ -270,7 +276,7 @@ class AsyncEngine:
             case _:
                 raise AssertionError(effect)
 
-    def _connect(self, asked: Connect, lease: Lease) -> Coroutine[Any, Any, AsyncConnection]:
+    def _connect(self, asked: Send, lease: Lease) -> Coroutine[Any, Any, AsyncConnection]:
         if asked.fresh and lease.connection is not None:
             stale, lease.connection = lease.connection, None
             stale.abort()

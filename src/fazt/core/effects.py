@@ -49,24 +49,21 @@ class TakeToken:
 
 
 @dataclass(slots=True)
-class Connect:
-    """Get a connection to this target under this grant: a pooled one, or resolve, judge every address, connect."""
+class Send:
+    """Get a connection to the target and send the request on it; answered with the head of the response.
+
+    The connection is a pooled one that was made under the same grant, or the driver resolves, judges every address and
+    connects; `fresh` asks for a new one. The secret is put in at the last moment.
+    """
 
     target: Target
-    deadline: float
-    fresh: bool = False
-
-
-@dataclass(slots=True)
-class Send:
-    """Send the request on the current connection, with the secret put in at the last moment; answered with the head."""
-
     method: str
     url: Url
     headers: Fields
     body: bytes | None
     injection: Injection | None
     deadline: float
+    fresh: bool = False
 
     def __repr__(self) -> str:  # fields and body may hold credentials of the caller
         return f"<Send {self.method} {self.url!r} headers={len(self.headers)} body={len(self.body or b'')}B>"
@@ -95,10 +92,9 @@ class Fill:
     body: bytes
 
 
-Effect = LookUp | EnterSlot | TakeToken | Connect | Send | Read | Discard | Fill
+Effect = LookUp | EnterSlot | TakeToken | Send | Read | Discard | Fill
 
 __all__ = [
-    "Connect",
     "Discard",
     "Effect",
     "EnterSlot",

@@ -8,6 +8,7 @@ and record, and ends each once. There is no `finally` around a `yield` for the s
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fazt import __version__
@@ -15,7 +16,7 @@ from fazt.core import headers as fields_of
 from fazt.core.budget import Invocation, call_timeout, response_cap
 from fazt.core.cache.store import CacheRequest
 from fazt.core.call import Hop, Profile, Request, Response, ResponseHead, Target
-from fazt.core.effects import Connect, Discard, Effect, EnterSlot, Fill, LookUp, Read, Send, TakeToken
+from fazt.core.effects import Discard, Effect, EnterSlot, Fill, LookUp, Read, Send, TakeToken
 from fazt.core.injection import Injection, plan
 from fazt.core.ratelimit import effective
 from fazt.core.record import CallRecord
@@ -190,8 +191,7 @@ def exchange(
                 rate, burst = effective(rule.rate, rule.burst, default_rate=profile.rate, default_burst=profile.burst)
                 yield TakeToken(_bucket(policy, app, rule, rate=rate, burst=burst), rate, burst)
             target = Target(url.scheme, url.host, url.port, app, tls, rule.addresses)
-            order = Send(method, url, sent, leg.body, injection, deadline)
-            yield Connect(target, deadline, False)
+            order = Send(target, method, url, sent, leg.body, injection, deadline)
             head: ResponseHead | None = None
             try:
                 head = yield order
@@ -199,8 +199,7 @@ def exchange(
                 if stale.sent and method not in IDEMPOTENT:
                     raise
             if head is None:
-                yield Connect(target, deadline, True)
-                head = yield order
+                head = yield replace(order, fresh=True)
                 assert head is not None
             record.status = head.status
             step: Final | Follow | None = None
