@@ -9,9 +9,15 @@ from typing import Any, cast
 
 import pytest
 
-from fazt.app import LiveApps, for_development
+from fazt.app import LiveApps, engine_for, for_development
+from fazt.config import Settings
+from fazt.core.call import Target
+from fazt.core.rules import expand_target
 from fazt.functions.invocation import AppImage
+from fazt.net.aio import Wire
+from fazt.net.tls import TlsConfig
 from fazt.stores.sqlite.changes import Change, Feed, Kind
+from fazt.stores.sqlite.store import Store
 
 APP = "fazt_app_000000000001"
 
@@ -83,3 +89,54 @@ def test_what_is_for_development_says_so(engine: str, sandbox: dict[str, Any] | 
     told = for_development({"engine": {"kind": engine}, "sandbox": sandbox})
     assert len(told) == len(said)
     assert all(part in text for part, text in zip(said, told, strict=True))
+
+
+def test_a_server_makes_its_tls_context_before_the_first_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    ready = TlsConfig.ready
+
+    async def noted(config: TlsConfig) -> Any:
+        made.append(config.id)
+        return await ready(config)
+
+    monkeypatch.setattr(TlsConfig, "ready", noted)
+
+    async def main(*, keep: bool) -> None:
+        with Store.open(tmp_path / "data") as store:
+            async with engine_for(store, Settings(tmp_path / "data"), keep=keep):
+                pass
+
+    asyncio.run(main(keep=False))
+    assert made == []
+    asyncio.run(main(keep=True))
+    assert made == ["system"]
+
+
+def test_a_running_engine_follows_the_rules_with_its_connections_and_its_cache(tmp_path: Path) -> None:
+    """What a revoked rule stood for is let go, and limits of the cache take effect."""
+    target = Target("https", "api.example.com", 443, "", "system")
+
+    async def main() -> None:
+        with Store.open(tmp_path / "data") as store:
+            store.rules.allow(expand_target("api.example.com", scope=""), frozenset())
+            async with engine_for(store, Settings(tmp_path / "data"), keep=True) as engine, asyncio.timeout(10):
+                kept: list[bool] = []
+
+                def drop_idle(keep: Any) -> int:
+                    kept.append(keep(target))
+                    return 0
+
+                cast(Wire, engine.wire).drop_idle = drop_idle  # type: ignore[method-assign]
+                before = engine.cache.generation
+                store.limits.set("net.cache_max_items", 10)
+                store.limits.set("net.cache_max_bytes", 10_000)
+                while not engine.cache.enabled:
+                    await asyncio.sleep(0.005)
+                assert set(kept) == {True}
+                assert engine.cache.generation == before
+                store.rules.remove("api.example.com")
+                while engine.cache.generation == before:
+                    await asyncio.sleep(0.005)
+                assert kept[-1] is False
+
+    asyncio.run(main())

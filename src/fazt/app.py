@@ -94,6 +94,7 @@ async def engine_for(store: Store, settings: Settings, *, keep: bool = False) ->
         _on_loop(loop, forget, engine, found)
 
     if keep:
+        await wire.tls.ready()  # up to 100 ms, and a thread: not in the time of the first call
         source.listen(rules_changed)
         source.watch(purge)
         source.start()
