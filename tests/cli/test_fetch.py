@@ -87,6 +87,7 @@ def test_a_refusal_ends_with_2_and_names_the_call(granted: Fazt, upstream: Upstr
 def test_failures_of_the_network_are_coded_too(fazt: Fazt, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     fazt("net", "allow", "https://api.test:1", *LOOPBACK)
     assert fazt.json("fetch", "https://api.test:1/", expect=2)["error"]["reason"] == "connect_failed"
+    assert fazt("fetch", "https://api.test:1/", expect=2).err.startswith("failed: NET_ERROR (connect_failed)")
     monkeypatch.delenv("FAZT_CA_FILE")
     fazt("net", "allow", upstream.url(""), *LOOPBACK)
     assert fazt.json("fetch", upstream.url(), expect=2)["error"]["reason"] == "tls_failed"

@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
-from fazt.cli.output import colours, examples, print_json, report, say, sayable
-from fazt.errors import Code, FaztError, OperatorError
+from fazt.cli.output import colours, examples, print_json, report, say, say_refused
+from fazt.errors import FaztError, OperatorError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "fetch": ("fazt.cli.fetch:fetch", "Make one call through the whole pipeline."),
@@ -85,10 +85,6 @@ class LazyGroup(Group):
             return super().invoke(ctx)
         except BrokenPipeError:  # click would end the process with 1
             raise _ReaderGoneError from None
-
-
-_FAILURES = frozenset({Code.NET_ERROR, Code.NET_TIMEOUT, Code.NET_SIZE})
-"""Calls that were let through and came to nothing; all others were refused."""
 
 
 def _closest(word: str, words: Iterable[str]) -> str | None:
@@ -163,8 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FaztError as refused:
         if as_json:
             print_json({"error": refused.public()})
-        verb = "failed:" if refused.code in _FAILURES else "refused:"
-        say(f"{sayable(verb, 'red')} {refused.code} ({refused.reason}): {refused.message}", err=True)
+        say_refused(refused)
         return 2
     except _ReaderGoneError:
         with contextlib.suppress(OSError, ValueError):  # no descriptor behind it in a test

@@ -17,7 +17,7 @@ from fazt.cli.options import (
     opened_for,
     settings,
 )
-from fazt.cli.output import examples, note, print_body, print_json, printable, say, sayable, warn
+from fazt.cli.output import examples, note, print_body, print_json, printable, say, say_refused, warn
 from fazt.errors import ConfigError, FaztError, StoreError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _call(store: Store, chosen: Settings, request: Request) -> Response:
 def _say_refused(refused: FaztError, *, as_json: bool) -> int:
     if as_json:
         print_json({"error": refused.public()})
-    say(f"{sayable('refused:', 'red')} {refused.code} ({refused.reason}): {refused.message}", err=True)
+    say_refused(refused)
     if refused.retry_after is not None:
         note(f"it may succeed in {refused.retry_after:.1f} s")
     if refused.call_id:

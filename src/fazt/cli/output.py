@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from fazt.errors import Code, FaztError
+
 # Text from upstreams and scripts may hold what a terminal would obey, and what would turn a line around.
 _STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -78,6 +80,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def say_refused(refused: FaztError) -> None:
+    """Say on stderr that a call was refused, or that it failed: let through, it came to nothing."""
+    word = "failed:" if refused.code in (Code.NET_ERROR, Code.NET_TIMEOUT, Code.NET_SIZE) else "refused:"
+    say(f"{sayable(word, 'red')} {refused.code} ({refused.reason}): {refused.message}", err=True)
+
+
 def print_body(body: bytes, *, kept_by: str = "-o FILE") -> None:
     """Write a body as it came; to a terminal, which obeys control characters, only text without them.
 
@@ -132,6 +140,7 @@ def working(text: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(text):
+    with Console(stderr=True).status(Text(printable(text))):  # as text: rich would obey its markup
         yield
