@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,15 @@ def test_settings_are_set_listed_and_removed(fazt: Fazt) -> None:
     fazt("env", "set", "A", "--app", "other", stdin=b"\xff", expect=1)
     assert [app["name"] for app in fazt.json("app", "list")] == ["shop"]
     assert "is a secret" in fazt("env", "set", "API_KEY", "x", "--app", "shop").err
+
+
+def test_what_is_shown_while_something_goes_on_is_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fazt.cli.output import working
+
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setenv("TERM", "xterm")
+    with working("deploying ./[/x] [bold] \x1b[31m"):  # a directory may be called so
+        pass
+    assert "[/x] [bold] \\x1b[31m" in shown.getvalue()
