@@ -204,6 +204,7 @@ def test_certificates_that_don_t_count(loop: str, roots: TlsConfig, wrong: str) 
     assert error.reason is Reason.TLS_FAILED
     assert error.message == "The server's certificate is not valid for this host."
     assert error.detail
+    assert ("--ca-file" in error.detail) == (wrong == "authority")
 
 
 def _expired() -> ssl.SSLContext:

@@ -166,11 +166,16 @@ class TlsSession:
         return self.outgoing()
 
 
+_UNKNOWN_ISSUER = frozenset({18, 19, 20, 21})
+"""X509_V_ERR_* of OpenSSL: a self-signed certificate, alone or in the chain, or an issuer that is not known."""
+
+
 def tls_failure(error: ssl.SSLError) -> FaztError:
     """Say what went wrong with TLS; the certificate's or alert's own words go to the operator."""
     if isinstance(error, ssl.SSLCertVerificationError):
         message = "The server's certificate is not valid for this host."
-        return FaztError(Reason.TLS_FAILED, message, detail=error.verify_message)
+        way_out = "; --ca-file FILE trusts a root of your own" if error.verify_code in _UNKNOWN_ISSUER else ""
+        return FaztError(Reason.TLS_FAILED, message, detail=f"{error.verify_message}{way_out}")
     return FaztError(
         Reason.TLS_FAILED, "No secure connection to the server could be kept.", detail=error.reason or str(error)
     )
