@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from fazt.app import LiveApps, engine_for, for_development
+from fazt.app import LiveApps, engine_for, for_development, guest_cache
 from fazt.config import Settings
 from fazt.core.call import Target
 from fazt.core.rules import expand_target
@@ -140,3 +140,18 @@ def test_a_running_engine_follows_the_rules_with_its_connections_and_its_cache(t
                 assert kept[-1] is False
 
     asyncio.run(main())
+
+
+def test_a_service_without_a_home_keeps_the_compiled_guest_with_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert guest_cache(data) == tmp_path / "cache" / "fazt" / "guest"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert guest_cache(data) == tmp_path / "home" / ".cache" / "fazt" / "guest"
+    (tmp_path / "file").write_text("no directory")
+    for impossible in (str(tmp_path / "file"), "/proc/nonexistent"):
+        monkeypatch.setenv("HOME", impossible)
+        assert guest_cache(data) == data / "guest"

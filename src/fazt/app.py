@@ -233,6 +233,7 @@ async def function_host(settings: Settings, *, workers: int = 0) -> AsyncIterato
         engine_kind=settings.engine or "auto",
         workers=workers or settings.workers or 16,
         require="full" if settings.require_sandbox else "",
+        cache_dir=guest_cache(settings.data),
     )
     await host.start()
     for why in for_development(host.report()):
@@ -241,6 +242,26 @@ async def function_host(settings: Settings, *, workers: int = 0) -> AsyncIterato
         yield host
     finally:
         await host.close()
+
+
+def guest_cache(data: Path) -> Path:
+    """Return where the compiled guest is kept: the user's cache, or the data directory where there is none to write to.
+
+    A service often has no home at all.
+
+    Args:
+        data: the data directory.
+    """
+    import os
+    from pathlib import Path
+
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        directory = (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "fazt" / "guest"
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except (OSError, RuntimeError):  # RuntimeError: nobody knows this user's home
+        return data / "guest"
+    return directory if os.access(directory, os.W_OK) else data / "guest"
 
 
 def for_development(report: Mapping[str, Any]) -> list[str]:
