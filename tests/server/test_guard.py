@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import socket
 import time
 
 import pytest
 
-from fazt.server import guard
+from fazt.server import guard, serve
 
 HOST = b"Host: hello.localhost\r\n"
 
@@ -126,6 +128,29 @@ def test_requests_that_are_not_http_get_a_bare_400(server, request_bytes):
     assert out.split(b"\r\n")[0] in (b"HTTP/1.1 400 Bad Request", b"HTTP/1.1 405 Method Not Allowed")
     assert b"Invalid" not in out
     assert server.runtime.calls == []
+
+
+def test_idle_connections_make_room_for_one_that_asks(start, monkeypatch):
+    monkeypatch.setattr(guard.GuardedProtocol, "most_connections", 4)
+    asking = b"GET /about.html HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
+    with start() as server, contextlib.ExitStack() as idle:
+        for _ in range(20):
+            idle.enter_context(server.connect()).sendall(b"GET / HTTP/1.1\r\n")
+        for _ in range(10):
+            assert server.raw(asking).endswith(b"about")
+
+
+def test_connections_leave_descriptors_for_everything_else(monkeypatch):
+    def most(soft: int, hard: int) -> int:
+        now = [soft, hard]
+        monkeypatch.setattr("resource.getrlimit", lambda _which: tuple(now))
+        monkeypatch.setattr("resource.setrlimit", lambda _which, pair: now.__setitem__(slice(None), pair))
+        return serve._protocol().most_connections
+
+    assert most(256, 256) == 128
+    assert most(1_024, 4_096) == 4_096 - serve.RESERVED_FILES
+    assert most(1_024, resource.RLIM_INFINITY) == guard.MAX_CONNECTIONS
+    assert most(1 << 20, 1 << 20) == guard.MAX_CONNECTIONS
 
 
 def test_a_target_in_absolute_form_names_the_same_host_as_the_field(server):

@@ -43,6 +43,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     head_seconds = HEAD_SECONDS
     stall_seconds = STALL_SECONDS
+    most_connections = MAX_CONNECTIONS
 
     def __init__(
         self,
@@ -62,12 +63,24 @@ class GuardedProtocol(HttpToolsProtocol):
         self._framing_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, unless there are too many."""
+        """Take the connection; where there are too many, in the place of one that asks nothing just now."""
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > self.most_connections and not self._make_room():
             transport.abort()
             return
         self._await_head()
+
+    def _make_room(self) -> bool:
+        for other in self.connections:
+            if isinstance(other, GuardedProtocol) and other is not self and other.idle:
+                other.transport.abort()
+                return True
+        return False
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being answered, and the connection is open."""
+        return not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import resource
 import signal
 import socket
 import threading
@@ -26,6 +27,8 @@ BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 5
 GRACE_SECONDS = 12
 """How long running requests may take to end after a stop was asked for: the request window and a little."""
+RESERVED_FILES = 512
+"""Descriptors that connections leave to upstreams, workers and databases (half of all where there are few)."""
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
@@ -174,7 +177,7 @@ class Serving:
             context.listening(bound.pairs)
             config = uvicorn.Config(
                 Front(context),
-                http=GuardedProtocol,
+                http=_protocol(),
                 ws="none",
                 lifespan="off",  # started below, where a failure is an error with a hint and not a traceback
                 log_config=None,
@@ -233,6 +236,20 @@ def describe(bound: Bound, apps: Sequence[str]) -> list[str]:
     if not apps:
         lines.append("no app is deployed yet: fazt app deploy DIR --name NAME")
     return lines
+
+
+def _protocol() -> type[GuardedProtocol]:
+    """Return the protocol for as many connections as this process may have descriptors for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = GuardedProtocol.most_connections + RESERVED_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    room = wanted if soft == resource.RLIM_INFINITY else soft
+    most = min(GuardedProtocol.most_connections, max(room - RESERVED_FILES, room // 2))
+    return type("Protocol", (GuardedProtocol,), {"most_connections": most})
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
