@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from fazt.core import headers as fields_of
 from fazt.core.call import Fields, ResponseHead
 
+MAX_VARY = 32
+"""Request fields that a response kept may depend on."""
+
 _DIRECTIVE = re.compile(r'([^\s,;="]+)\s*(?:=\s*("(?:[^"\\]|\\.)*"|[^\s,;"]*))?')
 _MAX_SECONDS = 2**31  # RFC 9111 section 1.2.2: larger numbers of seconds count as this
 _IMF_DATE = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT")
@@ -114,10 +117,13 @@ def lifetime(head: ResponseHead, *, ttl: float) -> float:
 
 
 def vary_names(fields: Fields) -> tuple[str, ...] | None:
-    """Return the request fields that selected this response, lower-case and sorted; None when nobody can tell (`*`)."""
+    """Return the request fields that selected this response, lower-case and sorted; None when nobody can tell (`*`).
+
+    More than `MAX_VARY` count as that too: each costs time whenever the cache is asked.
+    """
     names = {part.strip().lower() for value in fields_of.values(fields, "vary") for part in value.split(",")}
     names.discard("")
-    if not all(fields_of.is_token(name) for name in names) or "*" in names:
+    if len(names) > MAX_VARY or not all(fields_of.is_token(name) for name in names) or "*" in names:
         return None
     return tuple(sorted(names))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
@@ -111,7 +111,26 @@ class CacheRequest:
 
     def variant(self, names: Collection[str]) -> Variant:
         """Return the values that this request has for these fields."""
-        return tuple((name, tuple(fields_of.values(self.headers, name))) for name in names)
+        given = self._by_name()
+        return tuple((name, given.get(name, ())) for name in names)
+
+    def matches(self, variants: Sequence[Variant]) -> Variant | None:
+        """Return the first of these that this request has the values of, or None."""
+        given: dict[str, tuple[str, ...]] | None = None
+        for variant in variants:
+            if variant:  # most responses depend on no field
+                given = self._by_name() if given is None else given
+                if any(given.get(name, ()) != values for name, values in variant):
+                    continue
+            return variant
+        return None
+
+    def _by_name(self) -> dict[str, tuple[str, ...]]:
+        given: dict[str, tuple[str, ...]] = {}
+        for name, value in self.headers:
+            lower = name.lower()
+            given[lower] = (*given.get(lower, ()), value)
+        return given
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,10 +318,9 @@ class ResponseCache:
 
     def _matching(self, request: CacheRequest) -> tuple[CacheKey, Variant] | None:
         """Return the place of the one response that answers this request (RFC 9111 section 4.1)."""
-        for variant in self._variants.get(request.key, ()):
-            if not variant or request.variant([name for name, _ in variant]) == variant:
-                return request.key, variant
-        return None
+        variants = self._variants.get(request.key)
+        found = None if variants is None else request.matches(variants)
+        return None if found is None else (request.key, found)
 
     def _shrink(self) -> None:
         while len(self._entries) > self._max_items or self._bytes > self._max_bytes:
