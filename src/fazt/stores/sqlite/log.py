@@ -20,7 +20,7 @@ from fazt.core.record import CallRecord
 from fazt.errors import StoreError
 from fazt.stores.sqlite.database import Database
 from fazt.stores.sqlite.log_reader import LogReader
-from fazt.stores.sqlite.log_rows import INSERT_CALL, INSERT_LINE, PendingLine, Row, bindable, call_row, line_row
+from fazt.stores.sqlite.log_rows import INSERT_LINE, PendingLine, Row, bindable, call_row, insert_calls, line_row
 
 _logger = logging.getLogger("fazt.log")
 _GAP = 0.02
@@ -250,7 +250,7 @@ class NetLog(LogReader):
 
     def _insert_rows(self, calls: list[Row], lines: list[Row], shed_calls: int, shed_lines: int) -> None:
         with self._database.write() as connection:
-            connection.executemany(INSERT_CALL, calls)
+            insert_calls(connection, calls)
             connection.executemany(INSERT_LINE, lines)
             now = time.time()
             drops = [(now, "calls", shed_calls), (now, "lines", shed_lines)]
