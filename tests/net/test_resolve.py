@@ -131,7 +131,10 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("answer", [(), UnicodeError("label too long"), OSError("broken"), ValueError("odd")])
+TOO_MANY = tuple(f"93.184.{n // 256}.{n % 256}" for n in range(257))
+
+
+@pytest.mark.parametrize("answer", [(), TOO_MANY, UnicodeError("label too long"), OSError("broken"), ValueError("odd")])
 def test_whatever_a_lookup_does_ends_coded(answer: Sequence[str] | BaseException) -> None:
     async def main() -> None:
         resolver = Resolver(lookup=Names(a_test=answer))

@@ -246,11 +246,12 @@ def judge(
     if not addresses:
         raise FaztError(Reason.DNS_FAILED, "The host name has no address.")
     networks = _networks(tuple(grant)) if grant else ()
+    here = _inners(frozenset(local)) if local else ()
     for text in addresses:
         verdict = classify(text)
         parsed = _parse(text)
         inner = None if parsed is None else _decode(parsed)[0]
-        mine = bool(local) and any(_inner(own_address) == inner for own_address in local)
+        mine = inner in here
         if inner is not None and own and _is_own(inner, port, own, mine=mine):
             raise FaztError(
                 Reason.OWN_LISTENER,
@@ -328,6 +329,11 @@ def _inner(text: str) -> Address | None:
     """Return the address to compare: decoded, without zone id."""
     address = _parse(text.partition("%")[0])
     return None if address is None else _decode(address)[0]
+
+
+@lru_cache(maxsize=8)
+def _inners(texts: frozenset[str]) -> frozenset[Address | None]:
+    return frozenset(map(_inner, texts)) - {None}
 
 
 def _lookup(address: Address) -> tuple[AddressClass, str]:

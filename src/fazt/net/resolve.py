@@ -25,6 +25,8 @@ CACHE_SECONDS = 5.0
 CACHE_ENTRIES = 1024
 MAX_THREADS = 32
 """Lookups that run at once; each may hang for as long as the system's resolver lets it."""
+MAX_ADDRESSES = 256
+"""Addresses of one answer; every one is judged whenever a connection is made, so a longer answer fails whole."""
 MAX_WAITING = 1024
 """Names that wait for a thread; beyond it a lookup fails at once."""
 _IDLE_THREAD_SECONDS = 10.0
@@ -260,8 +262,8 @@ class Resolver:
     def _finish(self, job: _Job, answer: tuple[str, ...] | OSError) -> None:
         if self._jobs.get(job.host) is job:
             del self._jobs[job.host]
-        if isinstance(answer, tuple) and not answer:
-            answer = OSError("no address")
+        if isinstance(answer, tuple) and not 0 < len(answer) <= MAX_ADDRESSES:
+            answer = OSError(f"{len(answer)} addresses" if answer else "no address")
         if isinstance(answer, tuple) and self._ttl > 0:
             self._cache[job.host] = (job.loop.time() + self._ttl, answer)
             self._cache.move_to_end(job.host)
