@@ -28,6 +28,9 @@ _PAD = ord("=")
 # encodeURIComponent and encodeURI, and the WHATWG query percent-encode set.
 _SAFE_SETS = ("~", "/~", "!'()*~", "!'()*~;,/?:@&=+$#", "!$%&'()*+,/:;=?@[\\]^`{|}~")
 
+_PERIOD = 512
+"""Longest part, in bytes, whose repetition makes a needle one that repeats itself."""
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9-]* +(?=\S)")
 
 
@@ -100,11 +103,11 @@ def _run(needle: bytes) -> re.Pattern[bytes] | None:
     """Return the pattern of what prolongs a find of a needle that repeats itself ("abababab"), None for any other.
 
     Finds of such a needle may begin at every few bytes of a body made for it, and each costs as much as the needle is
-    long; a find and what prolongs it are one search. Finds of any other needle are at least half its length apart.
+    long; a find and what prolongs it are one search. Finds of any other needle lie far enough apart.
     """
     least = needle[: len(needle) - len(needle) // 2]
     period = needle.find(least, 1)
-    while period > 0:
+    while 0 < period <= _PERIOD:
         if needle.startswith(needle[period:]):
             return re.compile(b"(?:" + re.escape(needle[-period:]) + b")*+")
         period = needle.find(least, period + 1)
