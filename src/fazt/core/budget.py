@@ -158,7 +158,8 @@ def response_cap(*, rule: int, limit: int, hard: int | None, earlier: int | None
 def _shortest(option_ms: float | None, rule_ms: float | None, limit_ms: float | None) -> float:
     option = check_timeout(option_ms)
     shortest = option if option is not None else math.inf
-    for term in (rule_ms, limit_ms):
-        if term is not None and 0 < term < shortest:
-            shortest = term
+    if rule_ms is not None and 0 < rule_ms < shortest:
+        shortest = rule_ms
+    if limit_ms is not None and 0 < limit_ms < shortest:
+        shortest = limit_ms
     return shortest

@@ -137,7 +137,7 @@ def exchange(
     app = request.app
     leg = Leg(method, url, request.headers, request.body, True)
     visited: set[tuple[str, str]] = set()
-    hops: list[Hop] = []
+    hops: tuple[Hop, ...] = ()
     deadline = 0.0
     cap: int | None = None
     secret_params: set[str] = set()
@@ -220,10 +220,9 @@ def exchange(
                 record.response_bytes = len(body)
                 if lookup is not None and not hops:
                     yield Fill(lookup, rule.cache_ttl, head, body)
-                return Response(head.status, head.headers, body, url, record.call_id, tuple(hops), record.cache)
+                return Response(head.status, head.headers, body, url, record.call_id, hops, record.cache)
             leg = step.leg
-            hops.append(Hop(head.status, leg.url.redacted()))
-            record.redirects = hops
+            record.redirects = hops = (*hops, Hop(head.status, leg.url.redacted()))
             record.status = None
         except FaztError as error:
             if hops and error.hop is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fazt.core.call import Hop
@@ -33,7 +34,7 @@ class CallRecord:
     request_bytes: int = 0
     response_bytes: int = 0
     cache: str = ""
-    redirects: list[Hop] = field(default_factory=list)
+    redirects: Sequence[Hop] = ()
     rule_id: str | None = None
     revision: int = 0
     auth: str | None = None

@@ -185,17 +185,13 @@ class ResponseCache:
         self._bytes = 0
         self._hits = 0
         self._misses = 0
-        self._generation = 0
+        self.generation = 0
+        """Number that changes with every purge; see `store`."""
 
     @property
     def enabled(self) -> bool:
         """Whether anything can be kept at all."""
         return self._max_items > 0 and self._max_bytes > 0
-
-    @property
-    def generation(self) -> int:
-        """Number that changes with every purge; see `store`."""
-        return self._generation
 
     def configure(self, *, max_items: int, max_bytes: int) -> None:
         """Change the limits; what no longer fits goes at once."""
@@ -262,7 +258,7 @@ class ResponseCache:
             replaced = self._matching(request)
             if replaced is not None:
                 self._drop(replaced)
-            if seconds <= 0 or names is None or generation not in (None, self._generation):
+            if seconds <= 0 or names is None or generation not in (None, self.generation):
                 return False
             variant = request.variant(names)
             size = _size(request.key, variant, head.headers, body)
@@ -294,7 +290,7 @@ class ResponseCache:
             pattern: only of this host, or of the hosts of `*.suffix`; None: of all.
         """
         with self._lock:
-            self._generation += 1
+            self.generation += 1
             doomed = [place for place in self._entries if _covers(place[0], app=app, pattern=pattern)]
             for place in doomed:
                 self._drop(place)
