@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import queue
+import socket
 
 import pytest
 
@@ -12,6 +14,8 @@ from fazt.errors import CODE_OF, RETRYABLE, FaztError, Reason
 from fazt.functions.frames import decode_result
 from fazt.functions.guestapi import pack
 from fazt.functions.model import AppResponse, FailureKind, NetFailure
+from fazt.server.answers import RefusalError
+from fazt.server.bodies import PLAIN_CAP, UploadSpace
 
 INTERNAL = "boom at https://10.0.0.7:8443/secret?key=sk_live_abc in api/main.js:3"
 
@@ -185,6 +189,33 @@ def test_more_requests_than_the_capacity_are_put_off(start, limits, drain):
         loop.call_soon_threadsafe(gate.set)
         assert drain(first).endswith(b"done")
         assert server.get("/about.html").status == 200
+
+
+def test_clients_that_are_waited_for_hold_no_place(start, limits):
+    with start(limits=limits(max_requests=1)) as server, contextlib.ExitStack() as slow:
+        for _ in range(5):
+            waiting = slow.enter_context(server.connect())
+            waiting.sendall(b"POST /api/x HTTP/1.1\r\nHost: hello.localhost\r\nContent-Length: 9\r\n\r\nabc")
+        server.sites.put("big", "fazt_app_big000000000", {"big.bin": b"x" * 30_000_000})
+        reader = slow.enter_context(socket.socket())
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.connect(("127.0.0.1", server.port))
+        reader.sendall(b"GET /big.bin HTTP/1.1\r\nHost: big.localhost\r\n\r\n")
+        assert reader.recv(12) == b"HTTP/1.1 200"
+        assert server.get("/about.html").status == 200
+        assert server.ask("POST", "/api/x", body=b"text", headers={"Content-Type": "text/plain"}).status == 200
+
+
+def test_a_few_uploads_that_never_end_leave_room_for_others():
+    space = UploadSpace(8 * PLAIN_CAP)
+    with space.share() as one, space.share() as two, space.share() as other:
+        one(PLAIN_CAP)
+        one(4 * PLAIN_CAP)
+        two(PLAIN_CAP)
+        with pytest.raises(RefusalError):
+            two(PLAIN_CAP)
+        other(PLAIN_CAP)
+    assert space.used == 0
 
 
 def test_the_place_of_a_finished_request_is_free_again(start, limits):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -41,7 +42,7 @@ class Front:
     def __init__(self, context: ServerContext) -> None:
         self._context = context
         self._admin = AdminApi(context)
-        self._open = 0
+        self._busy = 0
         self._space = UploadSpace(4 * context.limits("").storage.max_upload)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,16 +99,23 @@ class Front:
         return route(host, canonical(raw), peer=peer, path_routing=self._context.path_routing)
 
     async def _app(self, where: ToApp, scope: Scope, receive: Receive, reply: _Reply) -> None:
-        if self._open >= self._context.limits("").capacity.max_requests:
-            raise overloaded(close=True)
-        self._open += 1
+        with self._place():  # where nobody may begin, nothing is looked up either
+            pass
         try:
-            try:
-                await self._site(where, scope, receive, reply, fresh=False)
-            except StaleSiteError:
-                await self._site(where, scope, receive, reply, fresh=True)
+            await self._site(where, scope, receive, reply, fresh=False)
+        except StaleSiteError:
+            await self._site(where, scope, receive, reply, fresh=True)
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """Hold one of `capacity.max_requests` places; not while a client is waited for, or slow ones would hold all."""
+        if self._busy >= self._context.limits("").capacity.max_requests:
+            raise overloaded(close=True)
+        self._busy += 1
+        try:
+            yield
         finally:
-            self._open -= 1
+            self._busy -= 1
 
     async def _site(self, where: ToApp, scope: Scope, receive: Receive, reply: _Reply, *, fresh: bool) -> None:
         site = await self._context.sites.site(where.name, fresh=fresh)
@@ -136,9 +144,10 @@ class Front:
                         take=take,
                     )
                     reading = False
-                    parsed = await parse_body(body, fields.get("content-type"))
-                    request = _request(scope, where.path, fields, parsed, request_id)
-                    outcome = await context.runtime.handle(site.app_id, request)
+                    with self._place():
+                        parsed = await parse_body(body, fields.get("content-type"))
+                        request = _request(scope, where.path, fields, parsed, request_id)
+                        outcome = await context.runtime.handle(site.app_id, request)
         except TimeoutError:
             if reading:
                 raise RefusalError(408, "BODY_TIMEOUT", "the request body took too long", close=True) from None
@@ -155,14 +164,15 @@ class Front:
                 405, "METHOD_NOT_ALLOWED", "not with this method", headers=(("allow", "GET, HEAD"),), close=True
             )
         sites = self._context.sites
-        found = await find(
-            where.path,
-            lambda path: sites.entry(site, path),
-            spa=site.spa,
-            prefix=where.prefix,
-            query=scope["query_string"],
-            if_none_match=_fields(scope).get("if-none-match"),
-        )
+        with self._place():
+            found = await find(
+                where.path,
+                lambda path: sites.entry(site, path),
+                spa=site.spa,
+                prefix=where.prefix,
+                query=scope["query_string"],
+                if_none_match=_fields(scope).get("if-none-match"),
+            )
         if found.fresh:
             await reply.whole(Answer(304, found.headers))
         elif scope["method"] == "HEAD":

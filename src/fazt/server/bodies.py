@@ -62,6 +62,8 @@ class Parsed:
 class UploadSpace:
     """How many bytes of request bodies this process holds at once; beyond it requests are put off, not queued.
 
+    A quarter is kept for bodies that are not large, so that a few uploads that never end don't hold up everybody.
+
     Args:
         total: bytes.
     """
@@ -81,7 +83,8 @@ class UploadSpace:
 
         def take(count: int) -> None:
             nonlocal mine
-            if self.used + count > self.total:
+            total = self.total if mine + count <= PLAIN_CAP else self.total - self.total // 4
+            if self.used + count > total:
                 raise overloaded(close=True)
             self.used += count
             mine += count
