@@ -173,6 +173,14 @@ def test_F18_the_shortest_of_option_rule_and_limit_is_the_deadline() -> None:
     assert [deadline - bench.clock.now for deadline in bench.wire.deadlines] == [2.5, 3.0]
 
 
+def test_F18_the_rule_of_a_redirect_s_host_shortens_the_call() -> None:
+    slow, fast = rule("api.example.com", timeout_ms=3000), rule("b.example.com", timeout_ms=1000)
+    for first, second, deadlines in [(slow, fast, [3.0, 1.0]), (fast, slow, [1.0, 1.0])]:
+        bench = Bench(policy(first, second), moved(f"https://{second.pattern}/"), Answer())
+        bench.call(f"https://{first.pattern}/")
+        assert [deadline - bench.clock.now for deadline in bench.wire.deadlines] == deadlines
+
+
 def test_F19_calls_of_one_invocation_share_one_budget() -> None:
     bench = Bench(granted())
     run = Invocation(bench.clock.now + 5.0, net_ms=4000, max_calls=5)

@@ -163,6 +163,8 @@ def exchange(
                 deadline = now + call_timeout(
                     now, invocation, option_ms=request.timeout_ms, rule_ms=rule.timeout_ms, limit_ms=profile.call_ms
                 )
+            elif rule.timeout_ms > 0:  # as with the cap: a call keeps within what each rule on its way allows
+                deadline = min(deadline, now + rule.timeout_ms / 1000)
             cap = response_cap(
                 rule=rule.max_response, limit=profile.max_response, hard=profile.hard_response, earlier=cap
             )
