@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -195,9 +195,16 @@ def _log(stage: Stage, refused: str) -> None:
     check("private_address" in text, "explain names the gate")
 
 
+def _leave(number: int, _frame: object) -> NoReturn:
+    """End as by Ctrl-C, through every clean-up: a signal's own way would leave the server and the files behind."""
+    raise SystemExit(128 + number)
+
+
 def run() -> int:
     """Run the demo; return 0 only if every step did what it says."""
     click.secho("fazt demo: a deployed JavaScript app calls out", bold=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     stage = Stage()
     try:
         _set_up(stage)
