@@ -103,7 +103,7 @@ def test_kill_9_in_full_traffic_loses_at_most_the_last_interval_and_leaves_no_pr
                 stage.fazt(
                     "secret", "set", f"S{life}{change}", "--domain", "api.e2e.test", stdin=f"value-{change}-01234"
                 )
-            until(lambda since=begin: time.monotonic() - since > 2.2 and len(traffic.done) > 30)
+            until(lambda since=begin: time.monotonic() - since > 2.6 and len(traffic.done) > 30)
             family = stage.family()
             killed = time.monotonic()
             assert stage.stop(signal.SIGKILL) == -signal.SIGKILL
@@ -113,7 +113,7 @@ def test_kill_9_in_full_traffic_loses_at_most_the_last_interval_and_leaves_no_pr
         intact(stage)
         kept = logged(stage)
         # one interval of 0.5 s, and what a busy machine takes to write
-        surely = {path for path, when in traffic.done if when < killed - 1.2}
+        surely = {path for path, when in traffic.done if when < killed - 1.6}
         assert surely, "some calls were made well before"
         assert surely <= kept
         rules = {rule["host"] for rule in stage.json("net", "list")}

@@ -171,7 +171,8 @@ def crowd(scene: Scene) -> tuple[str, ...]:
     stage.fazt("limits", "set", "net.concurrency", "20")
     names = ("one", "two", "three", "four", "five")
     stage.deploy(*names)
-    stage.fazt("net", "allow", scene.upstream.origin(), *LOOPBACK)
+    for name in names:
+        stage.fazt("net", "allow", scene.upstream.origin(), "--app", name, *LOOPBACK)
     stage.settle()
     return names
 
