@@ -73,6 +73,16 @@ def test_F39_a_codec_is_not_a_charset(charset):
     assert time.process_time() - began < 1  # punycode would take many times that
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data"])
+def test_options_without_end_are_not_read(kind):
+    began = time.process_time()
+    try:
+        assert parse(b"text", kind + ";" * 60_000).body == "text"
+    except RefusalError as refused:
+        assert refused.code == "BAD_FORM"
+    assert time.process_time() - began < 0.02  # on the loop, where everybody waits
+
+
 @pytest.mark.parametrize("charset", ["UTF-8", "utf8", "latin1", "windows-1252", "us-ascii", "Shift_JIS", "gb18030"])
 def test_charsets_by_their_usual_names(charset):
     assert parse(b"text", f'text/plain; charset="{charset}"').body == "text"

@@ -33,6 +33,7 @@ MAX_NESTING = 500
 """Lists and objects inside each other in a JSON body. Python's own limit moves with the stack: what was read on a
 thread could not be written again elsewhere."""
 _INLINE = 65_536  # larger bodies are parsed on a thread, so that other requests go on
+_LONGEST_TYPE = 1_024
 _DRAIN = 1_048_576
 _DRAIN_SECONDS = 1.0
 _DIGITS = re.compile(rb"[0-9]{1,15}")
@@ -254,7 +255,7 @@ def query_values(query: bytes) -> dict[str, str]:
 
 
 def _text(body: bytes, content_type: str) -> str:
-    name = parse_options_header(content_type)[1].get(b"charset", b"utf-8")
+    name = _options(content_type).get(b"charset", b"utf-8")
     try:
         if not _CHARSET.fullmatch(name):
             raise LookupError
@@ -266,6 +267,12 @@ def _text(body: bytes, content_type: str) -> str:
         raise RefusalError(400, "BAD_TEXT", "the request body is not text in the charset it names") from None
 
 
+def _options(content_type: str) -> dict[bytes, bytes]:
+    if len(content_type) > _LONGEST_TYPE:  # thousands of options take longer to read than a body does
+        return {}
+    return parse_options_header(content_type)[1]
+
+
 def _bad_form() -> RefusalError:
     return RefusalError(400, "BAD_FORM", "the request body is not a valid form")
 
@@ -274,7 +281,7 @@ class _Form:
     """Collects the parts of one multipart body."""
 
     def __init__(self, content_type: str) -> None:
-        boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+        boundary = _options(content_type).get(b"boundary", b"")
         if not 1 <= len(boundary) <= 70:  # RFC 2046 section 5.1.1
             raise _bad_form()
         self._boundary = boundary
