@@ -255,8 +255,8 @@ def query_values(query: bytes) -> dict[str, str]:
 
 
 def _text(body: bytes, content_type: str) -> str:
-    name = _options(content_type).get(b"charset", b"utf-8")
     try:
+        name = _options(content_type).get(b"charset", b"utf-8")
         if not _CHARSET.fullmatch(name):
             raise LookupError
         codec = codecs.lookup(name.decode("ascii"))
@@ -269,7 +269,7 @@ def _text(body: bytes, content_type: str) -> str:
 
 def _options(content_type: str) -> dict[bytes, bytes]:
     if len(content_type) > _LONGEST_TYPE:  # thousands of options take longer to read than a body does
-        return {}
+        raise LookupError
     return parse_options_header(content_type)[1]
 
 
@@ -281,7 +281,10 @@ class _Form:
     """Collects the parts of one multipart body."""
 
     def __init__(self, content_type: str) -> None:
-        boundary = _options(content_type).get(b"boundary", b"")
+        try:
+            boundary = _options(content_type).get(b"boundary", b"")
+        except LookupError:
+            raise _bad_form() from None
         if not 1 <= len(boundary) <= 70:  # RFC 2046 section 5.1.1
             raise _bad_form()
         self._boundary = boundary
