@@ -189,7 +189,7 @@ class WasmEngine:
                 self._watchdog.disarm()
                 self._board.release()
                 if instance is not None:
-                    size = instance.memory.data_len(store)
+                    size = instance.leave()
         usage = Usage((time.thread_time() - cpu_started) * 1000, (time.perf_counter() - started) * 1000, size)
         dropped = instance.posts_dropped if instance else 0
         if kind is not None or instance is None:

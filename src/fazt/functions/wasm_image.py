@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fazt.functions.guestapi import ImageError
+from fazt.functions.wasm_frames import Frames
 
 WASM_PAGE = 65_536
 _MAGIC = b"FAZTIMG1"
@@ -55,6 +56,7 @@ class WasmImage:
     def __init__(self, source: int | str | Path, *, fingerprint: str) -> None:
         fd = os.dup(source) if isinstance(source, int) else os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         self.fd = fd
+        self._frames: Frames | None = None
         try:
             header = _read_header(fd)
             if header.get("fingerprint") != fingerprint:
@@ -81,15 +83,31 @@ class WasmImage:
         Raises:
             MemoryError: the kernel refused.
         """
+        start, end = self.hot
+        if self._frames is None:  # here, not in a parent that only opens images
+            self._frames = Frames(self.fd, _OFFSET + start, end - start)
+        self._map(address)
+        if self._frames.lend(address + start):
+            return
+        self._map(address)
+        if sys.platform == "linux":  # 5.14 and later; elsewhere it fails, and pages come one by one
+            _madvise(address + start, end - start, _MADV_POPULATE_WRITE)
+
+    def _map(self, address: int) -> None:
         flags = mmap.MAP_PRIVATE | _MAP_FIXED
         got = _mmap(address, self.length, mmap.PROT_READ | mmap.PROT_WRITE, flags, self.fd, _OFFSET)
         if got is None or got == _MAP_FAILED:
             raise MemoryError(f"mapping an image failed: {os.strerror(ctypes.get_errno())}")
-        if sys.platform == "linux":  # 5.14 and later; elsewhere it fails, and pages come one by one
-            _madvise(address + self.hot[0], self.hot[1] - self.hot[0], _MADV_POPULATE_WRITE)
+
+    def unmap_at(self, address: int) -> None:
+        """Take back what the next instance can use again, from one that will not run any more."""
+        if self._frames is not None:
+            self._frames.take_back(address + self.hot[0])
 
     def close(self) -> None:
         """Close the descriptor; instances that run keep their mapping."""
+        if self._frames is not None:
+            self._frames.close()
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)

@@ -56,6 +56,7 @@ class Instance:
         self._posts_left = 0
         self._characters_left = 0
         self._mailbox = 0
+        self._image: WasmImage | None = None
         self.posts_dropped = 0
         self.errors = NetErrors()
         self.stopped: Callable[[], str | None] = lambda: None
@@ -77,7 +78,15 @@ class Instance:
         if missing > 0:
             self.memory.grow(self._store, missing)
         image.map_at(self._base)
+        self._image = image
         self.use_mailbox(image.mailbox)
+
+    def leave(self) -> int:
+        """Let go of the image's memory; the guest must not be entered any more. Return the memory's size in bytes."""
+        if self._image is not None:
+            self._image.unmap_at(self._base)
+            self._image = None
+        return self.memory.data_len(self._store)
 
     def enter(self, step: int, *args: int, pending: bytes = b"") -> int:
         """Let the guest take a step of guest/shim.c; `pending` is what it will fetch."""

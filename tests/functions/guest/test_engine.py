@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import struct
 import sys
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from fazt.functions import guest as guest_files
-from fazt.functions import wasm_module
+from fazt.functions import wasm_frames, wasm_module
 from fazt.functions.guestapi import (
     AppBundle,
     EngineUnavailableError,
@@ -82,6 +84,30 @@ def test_the_image_is_mapped_privately_and_given_back(wasm: Any) -> None:
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 1  # the second image
     assert _resident() - resident < 4 << 20  # 150 instances of more than 1 MiB each
     assert os.pread(image.fd, image.length, 65_536) == content
+
+
+def test_pages_that_are_used_again_hold_the_image_and_nothing_else(wasm: Any) -> None:
+    image = wasm.app("globalThis.kept = request.body; respond('x')")
+    size = image.length
+    place = mmap.mmap(-1, size)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(place))
+    content = os.pread(image.fd, size, 65_536)
+    for _ in range(3):
+        image.map_at(address)
+        assert ctypes.string_at(address, size) == content
+        ctypes.memset(address, 0x5E, size)  # as a handler may have left it
+        image.unmap_at(address)
+        start, end = image.hot
+        assert ctypes.string_at(address + start, end - start) == bytes(end - start)  # gone, and no hole
+    assert wasm.text(image) == "x"
+
+
+def test_an_image_is_served_where_pages_cannot_be_moved(wasm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = ctypes.c_void_p(-1).value
+    monkeypatch.setattr(wasm_frames, "_mremap", lambda *_: failed)
+    image = wasm.app("globalThis.kept = (globalThis.kept ?? 0) + 1; respond(String(kept))")
+    for _ in range(3):
+        assert wasm.text(image) == "1"
 
 
 def _resident() -> int:
