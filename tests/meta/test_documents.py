@@ -72,3 +72,17 @@ def test_make_targets_that_documents_name_exist() -> None:
     }
     assert {"demo", "test", "check", "bench"} <= named
     assert named <= targets
+
+
+RESERVED = {Reason.PLACEHOLDER_MISPLACED, Reason.POOL_WAIT, Reason.BREAKER_OPEN, Reason.DECODED_BODY}
+"""Reasons of doors and parts that come later; the reference says so."""
+
+
+def test_every_reason_is_one_that_a_test_sees() -> None:
+    here = "tests/meta/test_documents.py"
+    sources = [path for path in (ROOT / "tests").rglob("*.py") if path != ROOT / here]
+    seen = "\n".join(path.read_text("utf-8") for path in sources)
+    unseen = {one for one in Reason if f'"{one.value}"' not in seen and not re.search(rf"Reason\.{one.name}\b", seen)}
+    assert unseen <= RESERVED
+    codes = text("docs/codes.md")
+    assert {one for one in Reason if re.search(rf"`{one.value}`.*reserved", codes)} == RESERVED
