@@ -39,11 +39,11 @@ def make_image(memory: bytes, *, floor: int, header: Mapping[str, Any]) -> bytes
     Args:
         memory: the whole linear memory.
         floor: bytes that an instance initialises by itself; the image covers at least those.
-        header: what `WasmImage` is to know; the number of memory pages is added.
+        header: what `WasmImage` is to know; the number of memory pages and the bytes that follow are added.
     """
     end = max(len(memory.rstrip(b"\0")), floor)
     end = min(-(-end // WASM_PAGE) * WASM_PAGE, len(memory))
-    text = json.dumps({**header, "pages": len(memory) // WASM_PAGE}).encode()
+    text = json.dumps({**header, "pages": len(memory) // WASM_PAGE, "size": end}).encode()
     head = _MAGIC + len(text).to_bytes(4, "little") + text
     if len(head) > _OFFSET:
         raise ValueError("the header of an image has 64 KiB")
@@ -68,8 +68,10 @@ class WasmImage:
             self.hot = (int(header["hot"][0]), int(header["hot"][1]))
             # not os.fstat: glibc makes that a call that also takes a path, which a sealed worker may not make
             self.length = os.lseek(fd, 0, os.SEEK_END) - _OFFSET
-            if not 0 < self.length <= self.pages * WASM_PAGE or not 0 <= self.hot[0] <= self.hot[1] <= self.length:
+            if self.length != int(header["size"]):
                 raise ImageError("the image is cut off")
+            if not 0 < self.length <= self.pages * WASM_PAGE or not 0 <= self.hot[0] <= self.hot[1] <= self.length:
+                raise ImageError("the image does not fit its own header")
         except (KeyError, IndexError, TypeError, ValueError) as exc:
             self.close()
             raise ImageError("the image has no readable header") from exc

@@ -138,6 +138,16 @@ def test_images_of_another_make_are_refused(engine: Any, tmp_path: Path) -> None
             engine.open_image(path)
 
 
+@pytest.mark.parametrize("change", [-1, -65_536, -1_000_000, 1, 65_536])
+def test_an_image_that_is_not_whole_is_refused(wasm: Any, tmp_path: Path, change: int) -> None:
+    # it would be mapped all the same, and every request of the app would fail until the next deploy
+    path = tmp_path / "x.img"
+    write_image(path, wasm.engine.bake(AppBundle("a", "a", {"api/main.js": b"respond('x')"}), memory=1 << 20))
+    os.truncate(path, path.stat().st_size + change)
+    with pytest.raises(ImageError, match="cut off"):
+        wasm.engine.open_image(path)
+
+
 def test_an_image_of_another_prelude_is_refused(wasm: Any, tmp_path: Path) -> None:
     header = {"fingerprint": "other", "app": "a", "version": "1", "mailbox": 0, "hot": [0, 0]}
     path = tmp_path / "x.img"
