@@ -149,6 +149,7 @@ def cases(scene: Scene) -> list[Case]:
         Case(up.url("/reflect"), 200, {"auth": "PAIR"}),
         Case(up.url("/reflect"), 200, {"auth": "WIDE"}),
         Case(up.url("/status/200"), "secret_unknown", {"auth": "NONE"}),
+        Case(up.url("/status/200"), "secret_unknown", {"auth": ""}),
         Case(up.url("/status/200"), "secret_wrong_app", {"auth": "ELSE"}),
         Case(up.url(host="other.e2e.test"), "secret_wrong_host", {"auth": "PAIR"}),
         Case(plain.url(host="other.e2e.test"), "secret_needs_https", {"auth": "WIDE"}),

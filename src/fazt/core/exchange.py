@@ -149,8 +149,11 @@ def exchange(
             record.rule_id = rule.id
             if leg.body is not None:
                 _check_size(max(len(leg.body), request.body_size), profile.max_request)
-            name = (request.auth if leg.keep_secret else None) or rule.inject
-            meta = secret_for(policy, app=app, name=name, url=url) if name else None
+            name = request.auth if leg.keep_secret else None
+            if name is None:
+                name = rule.inject or None
+            # an empty name is none that exists: a variable that was not set must not send the call without its secret
+            meta = secret_for(policy, app=app, name=name, url=url) if name is not None else None
             injection: Injection | None = None
             if meta is not None:
                 record.auth = meta.name

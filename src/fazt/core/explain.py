@@ -133,8 +133,8 @@ def explain(
             found = _noted(found, ["no allow lifts a deny: `fazt net remove` takes the rule back"])
         return replace(found, asked=asked)
     gates.append(Gate("rule", "pass", f"rule {rule.id} allows {_says(policy, rule)}"))
-    name = auth or rule.inject or None
-    if name:
+    name = auth if auth is not None else rule.inject or None
+    if name is not None:
         try:
             meta = secret_for(policy, app=app, name=name, url=url)
         except FaztError as refused:

@@ -153,7 +153,7 @@ def read_call(app_id: str, header: Mapping[str, Any], body: bytes) -> Request:
         headers=fields or (),
         body=body if header.get("hasBody") is True else None,
         timeout_ms=header.get("timeout"),
-        auth=auth if isinstance(auth, str) and auth else None,
+        auth=auth if isinstance(auth, str) else None,
         app=app_id,
         door="functions",
         invalid=wrong,
