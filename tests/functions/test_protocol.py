@@ -231,3 +231,32 @@ def test_the_largest_frame_of_an_honest_guest_is_no_bomb() -> None:
     assert checked_unpack(pack(sent), max_header=1 << 20)[0] == sent
     odd = {"a": ["\\", '\\"', '"', "[\\\\\\", "]" * 9_000], "b": "\\" * 9_000}
     assert checked_unpack(pack(odd), max_header=1 << 20)[0] == odd
+
+
+@pytest.mark.parametrize("waiting", [b"", b"x" * (8 << 20)], ids=["at once", "when there is room"])
+def test_last_words_are_heard_when_nothing_can_be_sent_any_more(waiting: bytes) -> None:
+    async def scenario() -> list[object]:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        heard: list[object] = []
+        ended = loop.create_future()
+
+        def gone(why: str, broke: bool) -> None:
+            heard.append((why, broke))
+            ended.set_result(None)
+
+        channel = Channel(
+            loop, ours, cap=lambda _: 100, on_message=lambda kind, data: heard.append((kind, data)), on_close=gone
+        )
+        if waiting:
+            channel.send(Message.INVOKE, waiting)
+            loop.remove_reader(ours.fileno())  # so that it is the sending that fails first
+        theirs.send(encode(Message.REFUSED, b"why"))
+        theirs.close()
+        channel.send(Message.INVOKE, b"request")
+        await asyncio.wait_for(ended, 5)
+        return heard
+
+    heard = asyncio.run(scenario())
+    assert heard[0] == (Message.REFUSED, b"why")
+    assert len(heard) == 2

@@ -60,7 +60,7 @@ class Channel:
         except BlockingIOError:
             sent = 0
         except OSError as exc:
-            self._lost(f"send: {exc.strerror}")
+            self._unsendable(exc)
             return
         if sent < len(data):
             self._out += memoryview(data)[sent:]
@@ -92,6 +92,11 @@ class Channel:
         while not self.closed and self._readable():
             pass
 
+    def _unsendable(self, exc: OSError) -> None:
+        """End, but not before what the peer said last is heard: it may be why it is gone."""
+        self.drain()
+        self._lost(f"send: {exc.strerror}")
+
     def _lost(self, why: str, *, broke: bool = False) -> None:
         if not self.closed:
             self.close()
@@ -103,7 +108,7 @@ class Channel:
         except BlockingIOError:
             return
         except OSError as exc:
-            self._lost(f"send: {exc.strerror}")
+            self._unsendable(exc)
             return
         del self._out[:sent]
         if not self._out:
