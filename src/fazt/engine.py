@@ -223,7 +223,6 @@ class AsyncEngine:
                     failure = _coded(fault)
         except StopIteration as stop:
             response: Response = stop.value
-            lease.let_go()
             return response
         except FaztError as refused:
             refused.call_id = lease.record.call_id

@@ -135,7 +135,7 @@ def exchange(
     record.request_bytes = len(request.body) if request.body is not None else 0
     record.auth = request.auth and request.auth[:_MAX_NAME]
     app = request.app
-    leg = Leg(method, url, request.headers, request.body, True)
+    headers, sent_body, keep_secret = request.headers, request.body, True  # of this hop, as method and url
     visited: set[tuple[str, str]] = set()
     hops: tuple[Hop, ...] = ()
     deadline = 0.0
@@ -144,12 +144,11 @@ def exchange(
     used_secret = False
     while True:
         try:
-            method, url = leg.method, leg.url
             rule = judge_rule(policy, app=app, url=url, method=method)
             record.rule_id = rule.id
-            if leg.body is not None:
-                _check_size(max(len(leg.body), request.body_size), profile.max_request)
-            name = request.auth if leg.keep_secret else None
+            if sent_body is not None:
+                _check_size(max(len(sent_body), request.body_size), profile.max_request)
+            name = request.auth if keep_secret else None
             if name is None:
                 name = rule.inject or None
             # an empty name is none that exists: a variable that was not set must not send the call without its secret
@@ -161,7 +160,7 @@ def exchange(
                 injection = plan(meta)
                 if injection.parameter is not None:
                     secret_params.add(injection.parameter)
-            sent = fields_of.to_send(leg.headers, injection.header if injection is not None else None, __version__)
+            sent = fields_of.to_send(headers, injection.header if injection is not None else None, __version__)
             if not hops:
                 deadline = now + call_timeout(
                     now, invocation, option_ms=request.timeout_ms, rule_ms=rule.timeout_ms, limit_ms=profile.call_ms
@@ -178,7 +177,7 @@ def exchange(
                     method=method,
                     url=url,
                     headers=sent,
-                    body=leg.body,
+                    body=sent_body,
                     auth=meta is not None,
                     sensitive=policy.secret_headers,
                 )
@@ -196,7 +195,7 @@ def exchange(
                 rate, burst = effective(rule.rate, rule.burst, default_rate=profile.rate, default_burst=profile.burst)
                 yield TakeToken(_bucket(policy, app, rule, rate=rate, burst=burst), rate, burst)
             target = Target(url.scheme, url.host, url.port, app, tls, rule.addresses)
-            order = Send(target, method, url, sent, leg.body, injection, deadline)
+            order = Send(target, method, url, sent, sent_body, injection, deadline)
             head: ResponseHead | None = None
             try:
                 head = yield order
@@ -211,7 +210,7 @@ def exchange(
             if head.status in STATUSES:
                 visited.add((method, str(url)))
                 step = follow(
-                    leg,
+                    Leg(method, url, headers, sent_body, keep_secret),
                     head,
                     followed=len(hops),
                     limit=profile.max_redirects,
@@ -227,7 +226,8 @@ def exchange(
                     yield Fill(lookup, rule.cache_ttl, head, body)
                 return Response(head.status, head.headers, body, url, record.call_id, hops, record.cache)
             leg = step.leg
-            record.redirects = hops = (*hops, Hop(head.status, leg.url.redacted()))
+            method, url, headers, sent_body, keep_secret = leg.method, leg.url, leg.headers, leg.body, leg.keep_secret
+            record.redirects = hops = (*hops, Hop(head.status, url.redacted()))
             record.status = None
         except FaztError as error:
             if hops and error.hop is None:
