@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -185,6 +186,16 @@ def test_multipart_may_be_larger_than_other_bodies_up_to_max_upload(server):
     body, kind = multipart(part("big", b"x" * (2 * MIB), "big.bin"))
     answer = post(server, body, kind)
     assert (answer.status, answer.json["code"]) == (413, "BODY_TOO_LARGE")
+
+
+def test_nothing_is_read_that_no_handler_could_hold(start, limits):
+    room = replace(limits(), storage=replace(limits().storage, max_upload=64 * MIB))
+    room = replace(room, runtime=replace(room.runtime, max_memory=4 * MIB))
+    with start(limits=room) as server:
+        for size, status in ((2 * MIB - 1_000, 200), (2 * MIB, 413)):
+            body, kind = multipart(part("big", b"x" * size, "big.bin"))
+            assert post(server, body, kind).status == status
+        assert len(server.runtime.calls) == 1
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,9 @@ class Live:
     def get(self, path: str, **headers: str) -> tuple[int, Any, bytes]:
         return self.ask("GET", path, **headers)
 
+    def health(self) -> Any:
+        return json.loads(self.get("/api/system/health", Host="localhost", Authorization=f"Bearer {TOKEN}")[2])["data"]
+
     def lines(self, request_id: str) -> str:
         self.store.log.flush()
         return "\n".join(f"{line.level} {line.message}" for line in self.store.log.lines(invocation=request_id))
@@ -251,6 +254,29 @@ def test_a_changed_setting_is_seen_without_a_restart(live):
         if json.loads(live.get("/api/echo")[2]).get("env") == "changed":
             return
     pytest.fail("the running server did not notice")
+
+
+def test_a_request_that_does_not_fit_is_a_413_and_costs_no_worker(live):
+    def ask() -> int:
+        return live.ask("POST", "/api/echo", body=b"x" * 700_000, content_type="text/plain")[0]
+
+    def until(status: int) -> bool:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if ask() == status:
+                return True
+        return False
+
+    assert ask() == 200
+    live.store.limits.set("runtime.max_memory", 1 << 20, app=live.app_id)
+    try:
+        assert until(413)
+        before = live.health()["runtime"]["counts"]
+        assert ask() == 413
+        assert live.health()["runtime"]["counts"] == before
+    finally:
+        live.store.limits.reset("runtime.max_memory", app=live.app_id)
+    assert until(200)
 
 
 def test_a_handler_that_never_ends_is_stopped_while_other_apps_are_answered(live):

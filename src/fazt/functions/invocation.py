@@ -68,6 +68,15 @@ class InvokeResult:
     calls: int
 
 
+def largest_request(memory: int) -> int:
+    """Return how many bytes of request fit into the memory of an invocation: the guest holds it twice for a moment.
+
+    Args:
+        memory: `InvokeLimits.memory`.
+    """
+    return memory // 2
+
+
 InvokeErrorKind = Literal["overload", "unavailable", "wall", "crash", "oom", "image", "response"]
 
 

@@ -13,7 +13,14 @@ from fazt.core.call import Fields, Request
 from fazt.errors import FaztError, OperatorError, Reason
 from fazt.functions.frames import encode_request, response_of
 from fazt.functions.guestapi import MAX_CALL_BODY, pack
-from fazt.functions.invocation import AppImage, InvokeError, InvokeErrorKind, InvokeLimits, InvokeResult
+from fazt.functions.invocation import (
+    AppImage,
+    InvokeError,
+    InvokeErrorKind,
+    InvokeLimits,
+    InvokeResult,
+    largest_request,
+)
 from fazt.functions.model import AppRequest, AppResponse, FailureKind, InvocationFailure
 
 if TYPE_CHECKING:
@@ -30,6 +37,10 @@ class Load(Protocol):
 
     async def __call__(self, app_id: str, *, afresh: bool = False) -> Loaded | None:
         """Return them, or None where nothing was deployed; raises `OperatorError`."""
+
+
+class _TooLargeError(Exception):
+    pass
 
 
 class FunctionRuntime:
@@ -80,9 +91,12 @@ class FunctionRuntime:
             if loaded is None:
                 return None
             image, name, env = loaded
+            frame = encode_request(request, app_id=app_id, app_name=name, env=env, version=__version__)
+            if len(frame) > largest_request(limits.runtime.max_memory):
+                raise _TooLargeError
             return await self._host.invoke(
                 image,
-                encode_request(request, app_id=app_id, app_name=name, env=env, version=__version__),
+                frame,
                 limits=invoke_limits(limits),
                 on_host_call=on_host_call,
                 on_log=on_log,
@@ -95,6 +109,8 @@ class FunctionRuntime:
                 if failed.kind != "image":
                     raise
                 outcome = await invoke(afresh=True)  # damaged, or made by another engine: nothing ran yet
+        except _TooLargeError:  # no worker need find out
+            return InvocationFailure(FailureKind.REQUEST, "the request does not fit into runtime.max_memory")
         except InvokeError as failed:
             return InvocationFailure(_KINDS[failed.kind], failed.message)
         except OperatorError as fault:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fazt.errors import OperatorError
+from fazt.functions.invocation import largest_request
 from fazt.functions.model import AppRequest, AppResponse, FailureKind, InvocationFailure
 from fazt.server.admin import AdminApi
 from fazt.server.answers import Answer, RefusalError, enveloped, failed, overloaded, plain, public
@@ -131,6 +132,7 @@ class Front:
         if site.deployment is None or await context.sites.entry(site, "api/main.js") is None:
             return plain(404, "not found")
         fields = _fields(scope)
+        limits = context.limits(site.app_id)
         reading = True
         outcome: AppResponse | InvocationFailure
         try:
@@ -140,7 +142,7 @@ class Front:
                         receive,
                         method=scope["method"],
                         fields=fields,
-                        max_upload=context.limits(site.app_id).storage.max_upload,
+                        max_upload=min(limits.storage.max_upload, largest_request(limits.runtime.max_memory)),
                         take=take,
                     )
                     reading = False
