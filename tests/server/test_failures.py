@@ -7,6 +7,7 @@ import contextlib
 import math
 import queue
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from fazt.errors import CODE_OF, RETRYABLE, FaztError, Reason
 from fazt.functions.frames import decode_result
 from fazt.functions.guestapi import pack
 from fazt.functions.model import AppResponse, FailureKind, NetFailure
+from fazt.server import asgi
 from fazt.server.answers import RefusalError
 from fazt.server.bodies import PLAIN_CAP, UploadSpace
 
@@ -216,6 +218,18 @@ def test_a_few_uploads_that_never_end_leave_room_for_others():
             two(PLAIN_CAP)
         other(PLAIN_CAP)
     assert space.used == 0
+
+
+def test_bodies_are_held_in_proportion_to_the_machine(limits):
+    def room(ram: int, max_upload: int) -> int:
+        base = limits()
+        changed = replace(base.hardware, total_ram=ram), replace(base.storage, max_upload=max_upload)
+        return asgi._room_for_bodies(replace(base, hardware=changed[0], storage=changed[1])) >> 20
+
+    assert room(64 << 30, 100 << 20) == 400
+    assert room(2 << 30, 100 << 20) == 128
+    assert room(256 << 20, 100 << 20) == 64
+    assert room(256 << 20, 1 << 20) == 4
 
 
 def test_the_place_of_a_finished_request_is_free_again(start, limits):

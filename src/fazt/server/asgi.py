@@ -22,9 +22,11 @@ from fazt.server.paths import SitePath, canonical
 from fazt.server.static import find
 
 if TYPE_CHECKING:
+    from fazt.core.limits import Limits
     from fazt.server.context import ServerContext, Site
 
 _log = logging.getLogger("fazt.server")
+_LEAST_ROOM = 64 * 1024 * 1024
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -44,7 +46,7 @@ class Front:
         self._context = context
         self._admin = AdminApi(context)
         self._busy = 0
-        self._space = UploadSpace(4 * context.limits("").storage.max_upload)
+        self._space = UploadSpace(_room_for_bodies(context.limits("")))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -148,6 +150,7 @@ class Front:
                     reading = False
                     with self._place():
                         parsed = await parse_body(body, fields.get("content-type"))
+                        del body  # the parts are copies
                         request = _request(scope, where.path, fields, parsed, request_id)
                         outcome = await context.runtime.handle(site.app_id, request)
         except TimeoutError:
@@ -181,6 +184,11 @@ class Front:
             await reply.head(200, found.headers, length=found.entry.size)
         else:
             await reply.stream(200, found.headers, sites.content(site, found.entry), length=found.entry.size)
+
+
+def _room_for_bodies(limits: Limits) -> int:
+    # a body is held several times on its way into a worker: a sixteenth may become a third of the machine
+    return min(4 * limits.storage.max_upload, max(limits.hardware.total_ram // 16, _LEAST_ROOM))
 
 
 def _request(scope: Scope, path: SitePath, fields: Mapping[str, str], parsed: Parsed, request_id: str) -> AppRequest:
