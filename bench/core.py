@@ -30,7 +30,7 @@ def decide() -> list[Row]:
                 held.decide(app="fazt_app_0", url=url, method="GET")
 
         runs.append(run)
-    costs = paired(runs, 20_000)
+    costs = paired(runs, 200_000)
     small = min(costs)
     return [
         Row(
@@ -67,7 +67,7 @@ def pool() -> list[Row]:
                 held.put(mine, connection, 1.0)
 
         runs.append(run)
-    few, many = paired(runs, 50_000)
+    few, many = paired(runs, 100_000)
     return [
         Row("pool, 1,000 idle connections elsewhere", many, "µs", "≤ 1.2x", many <= 1.2 * few, "1 idle", few),
     ]
