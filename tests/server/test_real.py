@@ -39,6 +39,10 @@ var does = {
   address: function () { fazt.net.fetch("http://169.254.169.254/latest"); },
   internal: function () { fazt.net.fetch("https://internal.test/"); },
   secret: function () { fazt.net.fetch("https://rated.test/", {auth: "NO_SUCH_SECRET"}); },
+  many: function () {
+    for (var i = 0; i < 1000; i++) { try { fazt.net.fetch("https://nowhere.test/"); } catch (e) {} }
+    return respond("done");
+  },
   sixth: function () {
     for (var i = 0; i < 5; i++) { try { fazt.net.fetch("https://nowhere.test/"); } catch (e) {} }
     fazt.net.fetch("https://nowhere.test/");
@@ -245,6 +249,18 @@ def test_F58_health_shows_the_sandbox_and_the_workers(live):
     assert data["memory"]["limit_mb"] > 0
     assert data["database"]["path"]
     assert "net" in data
+
+
+def test_a_loop_of_refused_calls_does_not_fill_the_log(live):
+    def logged() -> int:
+        live.store.log.flush()
+        return len(live.store.log.calls(app=live.app_id, limit=10_000))
+
+    before = logged()
+    status, headers, _ = live.get("/api/many")
+    assert status == 500
+    assert "calls" in live.lines(headers["x-request-id"])
+    assert before + 5 <= logged() <= before + 100
 
 
 def test_a_changed_setting_is_seen_without_a_restart(live):

@@ -199,6 +199,8 @@ def invoke_limits(limits: Limits) -> InvokeLimits:
         memory=runtime.max_memory,
         max_output=runtime.max_output,
         max_log_lines=runtime.max_log_lines,
+        # A refused call is recorded: one request must not push what matters out of the log.
+        max_calls=20 * limits.net.max_calls,
         # every call that counts may come with the largest body, if only to be refused; a loop of them may not
         max_call_bytes=(limits.net.max_calls + 2) * MAX_CALL_BODY,
     )
