@@ -36,7 +36,7 @@ class Settings:
         resolve: static names, `host=addr[,addr]` entries separated by spaces (`--resolve`, `FAZT_RESOLVE`).
         ca_files: PEM files added to the system's trust store (`--ca-file`, `FAZT_CA_FILE`).
         host, port: where `fazt serve` listens.
-        workers: worker processes for functions; 0 chooses by the number of cores.
+        workers: invocations that run at a time; 0 means 16.
         path_routing: serve `/_app/NAME/` to peers other than loopback too.
         require_sandbox: "" accepts what the kernel grants beside seccomp; "full" needs all of it.
         engine: "" takes the built guest or falls back to jsbox; "wasm" or "jsbox" insist.
