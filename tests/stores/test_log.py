@@ -329,6 +329,25 @@ def test_a_record_may_be_taken_inside_a_destructor(log: NetLog) -> None:
     assert len(ids(log, limit=1000)) == 600
 
 
+def test_a_record_taken_while_the_writer_is_started_starts_no_second_one(
+    log: NetLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a destructor that the collector runs just then; two writers took rows from each other."""
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        started.append(thread)
+        log.append(record(2, code="NET_TIMEOUT"))
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    log.append(record(1))
+    log.flush()
+    assert len(started) == 1
+    assert ids(log) == ["c_0002", "c_0001"]
+
+
 def test_F30c_a_writer_that_cannot_be_started_fails_no_call_and_is_tried_again(
     log: NetLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

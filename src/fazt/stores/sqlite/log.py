@@ -145,6 +145,7 @@ class NetLog(LogReader):
         self._told_calls = self._told_lines = 0
         self._asked = False
         self._thread: threading.Thread | None = None
+        self._begun = False
         # put() of a SimpleQueue may interrupt itself, unlike that of an Event or a Queue.
         self._signals: SimpleQueue[_Waiter | None] = SimpleQueue()
 
@@ -154,14 +155,18 @@ class NetLog(LogReader):
 
     def _start(self) -> None:
         with self._starting:
-            if self._thread is None and not self._closed:
+            # A destructor that runs meanwhile may take a record and come here again: two writers would lose rows.
+            if self._thread is not None or self._closed or self._begun:
+                return
+            self._begun = True
+            try:
                 thread = threading.Thread(target=self._run, name="fazt-log", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError as fault:  # the process may have no more threads; the next record tries again
-                    self.error = StoreError(f"the log cannot be written: {fault}")
-                    return
+                thread.start()
                 self._thread = thread
+            except RuntimeError as fault:  # the process may have no more threads; the next record tries again
+                self.error = StoreError(f"the log cannot be written: {fault}")
+            finally:
+                self._begun = False
 
     def _run(self) -> None:
         stop = False
