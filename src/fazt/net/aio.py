@@ -15,7 +15,7 @@ from fazt.errors import FaztError, Reason
 from fazt.net.connect import ATTEMPT_DELAY, connect
 from fazt.net.connection import Connection
 from fazt.net.deadlines import Deadlines
-from fazt.net.link import Key, forks, pool_key
+from fazt.net.link import forks
 from fazt.net.pool import FUNCTIONS, Pool, PoolLimits
 from fazt.net.resolve import Resolver
 from fazt.net.tls import TlsConfig, TlsSession
@@ -50,7 +50,7 @@ class Wire:
         self.resolver = resolver if resolver is not None else Resolver()
         self.own_listeners = own_listeners
         self.local_addresses = local_addresses
-        self.pool: Pool[Key, Connection] = Pool(limits)
+        self.pool: Pool[Target, Connection] = Pool(limits)
         self.live: set[Connection] = set()
         """Every connection that is open, idle or in use."""
         self._attempt_delay = attempt_delay
@@ -86,8 +86,8 @@ class Wire:
         if loop is not self._loop or self._forks != forks():
             self._start_anew(loop)
         if not fresh:
-            key, now = pool_key(target), loop.time()
-            while (pooled := self.pool.take(key, now)) is not None:
+            now = loop.time()
+            while (pooled := self.pool.take(target, now)) is not None:
                 if pooled.usable():
                     pooled.lease()
                     return pooled
@@ -138,7 +138,7 @@ class Wire:
             if self._keep is not None and not self._keep(connection.target):
                 connection.close()
                 return
-        for surplus in self.pool.put(connection.key, connection, loop.time()):
+        for surplus in self.pool.put(connection.target, connection, loop.time()):
             surplus.close()
         if self._sweep is None and len(self.pool):
             self._sweep = loop.call_later(self.pool.limits.expiry, self._expire)
@@ -155,7 +155,7 @@ class Wire:
         """
         self._era += 1
         self._keep = keep
-        doomed = self.pool.drop(lambda key: not keep(Target(*key)))
+        doomed = self.pool.drop(lambda target: not keep(target))
         for connection in doomed:
             connection.close()
         return len(doomed)

@@ -21,8 +21,6 @@ _PIECE = 64 * 1024
 """Bytes written or drained at a time."""
 _MAX_DRAIN = 1024 * 1024
 
-Key = tuple[str, str, int, str, str, tuple[str, ...]]
-
 _forks = 0
 _abandoned: list[object] = []  # a child keeps what it inherited, so that nothing of it is closed by collection
 
@@ -38,11 +36,6 @@ os.register_at_fork(after_in_child=_after_fork)
 def forks() -> int:
     """Return how many forks lie between this process and the one that imported this module."""
     return _forks
-
-
-def pool_key(target: Target) -> Key:
-    """Return the target as a tuple, which hashes several times faster."""
-    return (target.scheme, target.host, target.port, target.app, target.tls, target.grant)
 
 
 class Owner(Protocol):
@@ -81,7 +74,6 @@ class Link(asyncio.Protocol):
         "_transport",
         "_waiter",
         "address",
-        "key",
         "target",
     )
 
@@ -105,7 +97,6 @@ class Link(asyncio.Protocol):
         self._full = False
         self._paused = False
         self.target = target
-        self.key = pool_key(target)
         self.address = address
 
     # --- what the layer above does with it
