@@ -157,6 +157,11 @@ def test_requests_for_one_content_read_it_once(store, monkeypatch):
 
     async def main() -> None:
         sites = sites_of(store)
+        site = await sites.site("hello")
+        assert site is not None
+        await sites.entry(
+            site, "a.bin"
+        )  # known beforehand, so that all four ask for the content in one turn of the loop
         got = await asyncio.gather(*(read(sites, "hello", path) for path in ("a.bin", "b.bin", "a.bin", "a.bin")))
         assert {len(body or b"") for body in got} == {2_000_000}
         assert len(reads) == 1
