@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from fazt.core.call import Request, Response
 from fazt.core.concurrency import Slots
 from fazt.core.limits import clamp_override
 from fazt.core.ratelimit import Buckets
+from fazt.core.record import CallRecord
 from fazt.core.rules import expand_target
 from fazt.engine import AsyncEngine
 from fazt.errors import CODE_OF, FaztError, Reason, StaleConnectionError, StoreError
@@ -553,6 +556,70 @@ def test_a_call_that_is_collected_after_its_loop_ended_gives_everything_back() -
     assert bench.engine.slots.in_flight() == 0
     assert len(bench.engine.flights) == 0
     assert [row.reason for row in bench.ledger.rows] == ["aborted", "aborted"]
+
+
+class Watchful:
+    """A lock in the middle of which something happens, as when the collector runs; waiting for itself is an error."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.meanwhile: Callable[[], None] | None = None
+
+    def __enter__(self) -> None:
+        assert not self.held, "the lock would be waited for by who holds it"
+        self.held = True
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+
+    def __exit__(self, *_: object) -> None:
+        self.held = False
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("part", ["slots", "buckets"])
+def test_a_call_that_is_collected_in_the_middle_of_another_waits_for_nothing(part: str, elsewhere: bool) -> None:
+    bench = Bench(granted(rate=60, burst=2))
+    lock = Watchful()
+    setattr(bench.engine, part, {"slots": Slots, "buckets": Buckets}[part](lock))
+    request = Request(URL, app=APP.id, door="functions")
+    held = profile(bench.policies.current)
+    acquire = bench.wire.acquire
+    threads: set[int] = set()
+
+    class Sink:
+        def append(self, record: CallRecord) -> None:
+            threads.add(threading.get_ident())
+            bench.ledger.append(record)
+
+    bench.engine.sink = Sink()
+
+    async def hang(*_args: Any, **_options: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        bench.wire.acquire = hang  # type: ignore[method-assign]
+        lost = bench.engine.call(request, profile=held)
+        lost.send(None)  # it has a slot and a token
+        bench.wire.acquire = acquire  # type: ignore[method-assign]
+
+        def collect() -> None:
+            if elsewhere:
+                thread = threading.Thread(target=lost.close)
+                thread.start()
+                thread.join()
+            else:
+                lost.close()
+
+        lock.meanwhile = collect
+        assert (await bench.engine.call(request, profile=held)).status == 200
+        await asyncio.sleep(0)
+        assert (await bench.engine.call(request, profile=held)).status == 200  # with the token that came back
+
+    asyncio.run(main())
+    assert bench.engine.slots.in_flight() == 0
+    assert threads == {threading.get_ident()}
+    assert sorted(row.reason or "" for row in bench.ledger.rows) == ["", "", "aborted"]
 
 
 FAULTS = st.one_of(

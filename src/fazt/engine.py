@@ -52,6 +52,7 @@ class Lease:
 
     __slots__ = (
         "_engine",
+        "_loop",
         "_started",
         "connection",
         "flight",
@@ -66,6 +67,7 @@ class Lease:
 
     def __init__(self, engine: AsyncEngine, record: CallRecord, *, invocation: Invocation | None, started: float):
         self._engine: AsyncEngine | None = engine
+        self._loop = asyncio.get_running_loop()
         self._started = started
         self.record = record
         self.invocation = invocation
@@ -114,6 +116,13 @@ class Lease:
         engine, self._engine = self._engine, None
         if engine is None:
             return
+        if type(error) is GeneratorExit and self._loop.is_running():
+            # Collected: in any thread, in the middle of anything, perhaps of what holds the lock that is needed here.
+            self._loop.call_soon_threadsafe(self._end, engine, error)
+        else:
+            self._end(engine, error)
+
+    def _end(self, engine: AsyncEngine, error: BaseException | None) -> None:
         connection, self.connection = self.connection, None
         if connection is not None:
             try:

@@ -171,14 +171,15 @@ class _Threads:
                 if not woken and self._eligible() is None:  # those whose domain is busy go to the threads that are
                     self._count -= 1
                     return None
-            del self._queue[job]
+            self._queue.pop(job, None)
             self._running[job.domain] += 1
             job.started = True
             return job
 
     def _eligible(self) -> _Job | None:
         """Return the job that waits longest and whose domain has not its share of threads already."""
-        return next((job for job in self._queue if self._running[job.domain] < self._share), None)
+        # a list: the collector may run in here, and with it what gives up a job
+        return next((job for job in list(self._queue) if self._running[job.domain] < self._share), None)
 
 
 class Resolver:
