@@ -44,13 +44,20 @@ async def cpu_per_op_async(run: Callable[[int], Awaitable[None]], n: int) -> flo
 
 
 def paired(contenders: list[Callable[[int], None]], n: int, *, rounds: int = 7) -> list[float]:
-    """Measure contenders in turn, `rounds` times each after one warm-up, and return the median of each."""
+    """Measure contenders in turn, `rounds` times each after one warm-up, and return the median of each.
+
+    Where they are to be compared, many short rounds are better than few long ones: a machine that others use is now
+    quick and now slow for a second or more, and in short turns that meets all contenders alike.
+    """
     for run in contenders:
         run(max(1, n // 10))
     found: list[list[float]] = [[] for _ in contenders]
+    gc.collect()
+    gc.freeze()  # what the contenders hold is not looked through in every round
     for _ in range(rounds):
         for index, run in enumerate(contenders):
             found[index].append(cpu_per_op(run, n))
+    gc.unfreeze()
     return [statistics.median(values) for values in found]
 
 
