@@ -187,12 +187,17 @@ class RuleIndex:
 
     def _ask(self, key: HostKey) -> _Asked:
         """Return the denies and the final allows for (app, host), and remember them where there are any."""
-        tables = [host.tables() for host in self._tiers(*key)]
-        asked = (
-            tuple(denies for _, denies in tables if denies is not None),
-            next((allows for allows, _ in tables if allows is not None), None),
-        )
-        if tables:
+        tiers = self._tiers(*key)
+        all_denies: tuple[_Denies, ...] = ()
+        final: _Allows | None = None
+        for host in tiers:
+            allows, denies = host.tables()
+            if denies is not None:
+                all_denies += (denies,)
+            if final is None:
+                final = allows
+        asked = (all_denies, final)
+        if tiers:
             if len(self._asked) >= _REMEMBERED:  # a wildcard has any number of hosts
                 self._asked.clear()
             self._asked[key] = asked
