@@ -63,6 +63,7 @@ class Reason(StrEnum):
     DNS = "dns"
     CONNECT = "connect"
     TLS_HANDSHAKE = "tls_handshake"
+    WRITE = "write"
     FIRST_BYTE = "first_byte"
     BODY = "body"
     TOTAL = "total"
@@ -80,6 +81,7 @@ class Reason(StrEnum):
     PROTOCOL = "protocol"
     DECODE = "decode"
     STORE = "store"
+    NOT_CACHED = "not_cached"
     INTERNAL = "internal"
 
 
@@ -119,6 +121,7 @@ _BY_CODE: dict[Code, tuple[Reason, ...]] = {
         Reason.DNS,
         Reason.CONNECT,
         Reason.TLS_HANDSHAKE,
+        Reason.WRITE,
         Reason.FIRST_BYTE,
         Reason.BODY,
         Reason.TOTAL,
@@ -138,6 +141,7 @@ _BY_CODE: dict[Code, tuple[Reason, ...]] = {
         Reason.PROTOCOL,
         Reason.DECODE,
         Reason.STORE,
+        Reason.NOT_CACHED,
         Reason.INTERNAL,
     ),
 }

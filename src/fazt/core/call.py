@@ -2,15 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fazt.core.headers import content_coding
 from fazt.core.url import Url
 
+if TYPE_CHECKING:
+    from fazt.core.retry import RetryPolicy
+
 Door = Literal["functions", "client", "proxy", "cli"]
 Fields = tuple[tuple[str, str], ...]
 """Header fields in order, names as given, values decoded as latin-1 (RFC 9110 section 5.5)."""
+CacheMode = Literal["default", "bypass", "reload", "only-if-cached"]
+"""What the caller wants of the response cache: use it; leave it alone; ask the network and keep the answer; ask nobody."""
+UNLIMITED = 1 << 62
+"""Bytes: no cap of a door's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Seconds that one wait of a kind may take, beside the deadline of the whole call; None: no limit of its own.
+
+    Args:
+        connect: name lookup, TCP and TLS handshake of one new connection together.
+        read: until the first byte of the answer, and between any two reads after it.
+        write: until the socket takes the next piece of the request.
+        pool: until a connection of the pool is free, where the door limits their number.
+    """
+
+    connect: float | None = None
+    read: float | None = None
+    write: float | None = None
+    pool: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Upload:
+    """A request body that is sent piece by piece.
+
+    Args:
+        open: begins the body; called once for each time it is sent.
+        length: its bytes, or None when nobody knows (it is then sent chunked, RFC 9112 section 7.1).
+        replayable: whether `open` may be called again, for a retry or a 307.
+        opened: whether it was called.
+    """
+
+    open: Callable[[], Iterable[bytes] | AsyncIterable[bytes]]
+    length: int | None = None
+    replayable: bool = False
+    opened: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Upload {self.length if self.length is not None else '?'}B>"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller may ask for beside the request itself; one object serves many requests.
+
+    Args:
+        follow: whether redirects are followed; otherwise one is the answer.
+        max_redirects: how many; None for the door's number.
+        max_response: bytes of body on the wire; None for the door's number. A rule's smaller one holds all the same.
+        phases: limits of single waits.
+        cache: use of the response cache.
+        retry: when to try again; None: never, but for a stale connection.
+        service: name of the service the call is part of (its own limits, breaker, events); "" for none.
+        role: what the call is for ("metadata", "artifact", ...), part of the keys of limits; "" for none.
+        coding: value of `Accept-Encoding`.
+        stream: whether the body is handed out as it comes; there is no total deadline then unless the caller sets one.
+    """
+
+    follow: bool = True
+    max_redirects: int | None = None
+    max_response: int | None = None
+    phases: Phases | None = None
+    cache: CacheMode = "default"
+    retry: RetryPolicy | None = None
+    service: str = ""
+    role: str = ""
+    coding: str = "identity"
+    stream: bool = False
+
+
+DEFAULTS = Options()
+"""What the functions door and the command line ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +106,8 @@ class Request:
         door: the door it came through.
         invalid: why the door could not read the caller's options; such a call is counted, recorded and refused.
         body_size: size of a body that the door did not take in because it is larger than any limit allows.
+        options: what else the caller asks for.
+        upload: a body that is sent piece by piece, in place of `body`.
     """
 
     url: str
@@ -40,6 +120,8 @@ class Request:
     door: Door = "cli"
     invalid: str | None = None
     body_size: int = 0
+    options: Options = DEFAULTS
+    upload: Upload | None = None
 
     def __repr__(self) -> str:  # headers, body and query may hold credentials
         size = len(self.body) if self.body is not None else 0
@@ -63,10 +145,19 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """Status line and fields of a response, before its body."""
+    """Status line and fields of a response, before its body.
+
+    Args:
+        status: the code.
+        headers: fields, names in lower case.
+        phrase: the reason phrase as sent, "" when there is none.
+        version: the protocol's name ("HTTP/1.1").
+    """
 
     status: int
     headers: Fields
+    phrase: str = ""
+    version: str = "HTTP/1.1"
 
     def __repr__(self) -> str:  # a host may send back what it was given
         return f"<ResponseHead {self.status} headers={len(self.headers)}>"
@@ -80,11 +171,20 @@ class Hop:
     url: str
 
 
+class Earlier(NamedTuple):
+    """A request of a call that a redirect answered, and that answer; for the caller alone, since it holds queries."""
+
+    method: str
+    url: Url
+    head: ResponseHead
+
+
 @dataclass(slots=True)
 class Response:
     """What a door gives back to the caller.
 
-    Header names are lower-case; a name may stand more than once. The body is whole and within the cap.
+    Header names are lower-case; a name may stand more than once. The body is whole and within the cap; b"" when it is
+    read as a stream. `method` is that of the last request; `history` has those that redirects answered.
     """
 
     status: int
@@ -94,6 +194,10 @@ class Response:
     call_id: str
     redirects: tuple[Hop, ...] = ()
     cache: str = ""
+    method: str = ""
+    phrase: str = ""
+    version: str = "HTTP/1.1"
+    history: tuple[Earlier, ...] = ()
 
     @property
     def ok(self) -> bool:
