@@ -234,6 +234,17 @@ class StaleConnectionError(FaztError):
         self.sent = sent
 
 
+class CallerError(BaseException):
+    """Carries what the caller's own code raised (a body's iterator, a hook) through the engine, which ends the call.
+
+    No `Exception`, so that nothing on the way takes it for a fault of fazt's; the engine raises `error` in its place.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
+
+
 class OperatorError(Exception):
     """A mistake of, or a fault to be mended by, whoever runs fazt: exit code 1 on the command line.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
-from fazt.core.call import ResponseHead, Target
+from fazt.core.call import Fields, Phases, ResponseHead, Target, Upload
 from fazt.core.policy import Policy
 from fazt.core.record import CallRecord
 
@@ -41,19 +42,102 @@ class RecordSink(Protocol):
         """Take one finished record."""
 
 
-class AsyncConnection(Protocol):
-    """One connection in use by one call."""
+class SyncConnection(Protocol):
+    """One connection in use by one call of one thread."""
 
-    reused: bool
-    address: str
+    @property
+    def address(self) -> str:
+        """The judged address it is connected to."""
 
-    async def send(
-        self, head: bytes, body: bytes | None, *, deadline: float, on_sent: Callable[[], None], method: str = "GET"
+    @property
+    def complete(self) -> bool:
+        """Whether the whole response has arrived."""
+
+    @property
+    def trailers(self) -> Fields:
+        """Fields that came after a chunked body."""
+
+    def send(
+        self,
+        head: bytes,
+        body: bytes | None,
+        *,
+        deadline: float,
+        on_sent: Callable[[], None],
+        method: str = "GET",
+        upload: Upload | None = None,
+        phases: Phases | None = None,
     ) -> ResponseHead:
         """Write a request and read the head of its response."""
 
-    async def read(self, *, cap: int, deadline: float) -> bytes:
+    def read(self, *, cap: int, deadline: float, idle: float | None = None) -> bytes:
         """Read the whole body."""
+
+    def read_some(self, *, deadline: float = math.inf, idle: float | None = None) -> bytes:
+        """Read what there is of the body, or wait for more; b"" at its end."""
+
+    def release(self) -> None:
+        """Give the connection back, or close it when it cannot be used again; never blocks."""
+
+    def abort(self) -> None:
+        """Close the connection at once; never blocks."""
+
+
+class SyncWire(Protocol):
+    """The wire of threads: connections to judged addresses."""
+
+    @property
+    def tls_id(self) -> str:
+        """Id of the TLS configuration, part of the pool key."""
+
+    def acquire(
+        self,
+        target: Target,
+        *,
+        deadline: float,
+        on_attempt: Callable[[], None],
+        fresh: bool = False,
+        phases: Phases | None = None,
+    ) -> SyncConnection:
+        """Return a pooled connection made under the same grant, or resolve, judge and connect."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
+class AsyncConnection(Protocol):
+    """One connection in use by one call."""
+
+    @property
+    def address(self) -> str:
+        """The judged address it is connected to."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole response has arrived."""
+
+    @property
+    def trailers(self) -> Fields:
+        """Fields that came after a chunked body."""
+
+    async def send(
+        self,
+        head: bytes,
+        body: bytes | None,
+        *,
+        deadline: float,
+        on_sent: Callable[[], None],
+        method: str = "GET",
+        upload: Upload | None = None,
+        phases: Phases | None = None,
+    ) -> ResponseHead:
+        """Write a request and read the head of its response."""
+
+    async def read(self, *, cap: int, deadline: float, idle: float | None = None) -> bytes:
+        """Read the whole body."""
+
+    async def read_some(self, *, deadline: float = math.inf, idle: float | None = None) -> bytes:
+        """Read what there is of the body, or wait for more; b"" at its end."""
 
     def release(self) -> None:
         """Give the connection back, or close it when it cannot be used again; never blocks."""
@@ -63,13 +147,22 @@ class AsyncConnection(Protocol):
 
 
 class AsyncWire(Protocol):
-    """The wire: connections to judged addresses."""
+    """The wire of one event loop: connections to judged addresses."""
 
     @property
     def tls_id(self) -> str:
         """Id of the TLS configuration, part of the pool key."""
 
     async def acquire(
-        self, target: Target, *, deadline: float, on_attempt: Callable[[], None], fresh: bool = False
+        self,
+        target: Target,
+        *,
+        deadline: float,
+        on_attempt: Callable[[], None],
+        fresh: bool = False,
+        phases: Phases | None = None,
     ) -> AsyncConnection:
         """Return a pooled connection made under the same grant, or resolve, judge and connect."""
+
+    async def close(self) -> None:
+        """Close every connection."""

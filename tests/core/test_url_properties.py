@@ -99,7 +99,8 @@ def test_what_gate_and_ada_both_accept_they_read_alike(text: str, base: Url | No
     assert (theirs.port or str(DEFAULT_PORTS[url.scheme])) == str(url.port)
     assert (theirs.username, theirs.password) == ("", "")
     if "%2e" not in url.path.lower():  # ada resolves encoded dots, the gate must not
-        assert (theirs.pathname, theirs.search.removeprefix("?")) == (url.path, url.query or "")
+        path = theirs.pathname.replace("^", "%5E")  # encoded since the standard of 2024, which this ada is older than
+        assert (path, theirs.search.removeprefix("?")) == (url.path, url.query or "")
 
 
 @given(LIKELY)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fazt.core import limits as limits_of
 from fazt.core import profiles
-from fazt.core.call import Fields, Profile, ResponseHead, Target
+from fazt.core.call import Fields, Phases, Profile, ResponseHead, Target, Upload
 from fazt.core.limits import Limits
 from fazt.core.policy import AppMeta, Policy, SecretMeta
 from fazt.core.record import CallRecord
@@ -109,8 +110,14 @@ class ScriptedConnection:
         deadline: float,
         on_sent: Callable[[], None],
         method: str = "GET",
+        upload: Upload | None = None,
+        phases: Phases | None = None,
     ) -> ResponseHead:
         self.wire.step("send")
+        if upload is not None:
+            pieces = upload.open()
+            parts = [piece async for piece in pieces] if isinstance(pieces, AsyncIterable) else list(pieces)
+            body = b"".join(parts)
         self.wire.sent.append((self.target, head, body))
         self.wire.deadlines.append(deadline)
         on_sent()
@@ -118,10 +125,20 @@ class ScriptedConnection:
         self._answer = self.wire.answer(head)
         return ResponseHead(self._answer.status, self._answer.headers)
 
-    async def read(self, *, cap: int, deadline: float) -> bytes:
+    complete = True
+    trailers: Fields = ()
+
+    async def read(self, *, cap: int, deadline: float, idle: float | None = None) -> bytes:
         self.wire.step("read")
         self.wire.caps.append(cap)
-        return self._answer.body
+        body, self._answer = self._answer.body, replace(self._answer, body=b"")
+        return body
+
+    async def read_some(self, *, deadline: float = math.inf, idle: float | None = None) -> bytes:
+        self.wire.step("read_some")
+        whole = self._answer.body
+        self._answer = replace(self._answer, body=whole[4:])
+        return whole[:4]
 
     def release(self) -> None:
         self.ended.append("release")
@@ -147,7 +164,13 @@ class ScriptedWire:
         return self.answers.pop(0) if len(self.answers) > 1 else (self.answers or [Answer()])[0]
 
     async def acquire(
-        self, target: Target, *, deadline: float, on_attempt: Callable[[], None], fresh: bool = False
+        self,
+        target: Target,
+        *,
+        deadline: float,
+        on_attempt: Callable[[], None],
+        fresh: bool = False,
+        phases: Phases | None = None,
     ) -> ScriptedConnection:
         self.step("acquire")
         on_attempt()

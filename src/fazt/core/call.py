@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -16,7 +16,7 @@ Door = Literal["functions", "client", "proxy", "cli"]
 Fields = tuple[tuple[str, str], ...]
 """Header fields in order, names as given, values decoded as latin-1 (RFC 9110 section 5.5)."""
 CacheMode = Literal["default", "bypass", "reload", "only-if-cached"]
-"""What the caller wants of the response cache: use it; leave it alone; ask the network and keep the answer; ask nobody."""
+"""Use the response cache, leave it alone, ask the network and keep the answer, or never ask the network."""
 UNLIMITED = 1 << 62
 """Bytes: no cap of a door's own."""
 
@@ -72,6 +72,7 @@ class Options:
         service: name of the service the call is part of (its own limits, breaker, events); "" for none.
         role: what the call is for ("metadata", "artifact", ...), part of the keys of limits; "" for none.
         coding: value of `Accept-Encoding`.
+        sensitive: lower-case names of further fields that hold credentials.
         stream: whether the body is handed out as it comes; there is no total deadline then unless the caller sets one.
     """
 
@@ -84,6 +85,7 @@ class Options:
     service: str = ""
     role: str = ""
     coding: str = "identity"
+    sensitive: frozenset[str] = frozenset()
     stream: bool = False
 
 
@@ -108,6 +110,9 @@ class Request:
         body_size: size of a body that the door did not take in because it is larger than any limit allows.
         options: what else the caller asks for.
         upload: a body that is sent piece by piece, in place of `body`.
+        between: the caller's own code, called at every redirect that is followed with (the request and its answer, the
+            next method, URL and fields); returns the fields to send, or awaits them on an event loop. What it raises
+            ends the call as itself.
     """
 
     url: str
@@ -122,6 +127,7 @@ class Request:
     body_size: int = 0
     options: Options = DEFAULTS
     upload: Upload | None = None
+    between: Callable[[Earlier, str, Url, Fields], Fields | Awaitable[Fields]] | None = None
 
     def __repr__(self) -> str:  # headers, body and query may hold credentials
         size = len(self.body) if self.body is not None else 0
@@ -172,11 +178,18 @@ class Hop:
 
 
 class Earlier(NamedTuple):
-    """A request of a call that a redirect answered, and that answer; for the caller alone, since it holds queries."""
+    """A request of a call that a redirect answered, and that answer; for the caller alone, since it holds queries.
+
+    `fields` are the caller's own for that request, without what fazt adds.
+    """
 
     method: str
     url: Url
     head: ResponseHead
+    fields: Fields
+
+    def __repr__(self) -> str:
+        return f"<Earlier {self.method} {self.url!r} {self.head.status}>"
 
 
 @dataclass(slots=True)
@@ -184,7 +197,8 @@ class Response:
     """What a door gives back to the caller.
 
     Header names are lower-case; a name may stand more than once. The body is whole and within the cap; b"" when it is
-    read as a stream. `method` is that of the last request; `history` has those that redirects answered.
+    read as a stream. `method` and `sent` (the caller's own fields) are of the last request; `history` has those that
+    redirects answered.
     """
 
     status: int
@@ -198,6 +212,7 @@ class Response:
     phrase: str = ""
     version: str = "HTTP/1.1"
     history: tuple[Earlier, ...] = ()
+    sent: Fields = ()
 
     @property
     def ok(self) -> bool:
@@ -216,6 +231,25 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.call_id} {len(self.body)}B>"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a call ends in whose body is read as a stream.
+
+    Args:
+        response: with an empty body, or with the whole one where it came from the cache.
+        cap: bytes the body may have.
+        deadline: monotonic seconds, or inf.
+        idle: most seconds between two reads, None for no limit but the deadline.
+        live: whether the body is still to be read.
+    """
+
+    response: Response
+    cap: int
+    deadline: float
+    idle: float | None
+    live: bool = True
 
 
 @dataclass(frozen=True, slots=True)

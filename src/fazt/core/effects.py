@@ -12,9 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fazt.core.cache.store import CacheRequest
-from fazt.core.call import Fields, ResponseHead, Target
+from fazt.core.call import Earlier, Fields, Phases, ResponseHead, Target, Upload
 from fazt.core.injection import Injection
 from fazt.core.url import Url
+from fazt.errors import FaztError
 
 
 @dataclass(slots=True)
@@ -49,6 +50,20 @@ class TakeToken:
 
 
 @dataclass(slots=True)
+class Pace:
+    """Pass the limits of host, service and role: breaker, rates, calls at once; may wait, at most until the deadline.
+
+    Asked once for every trip to the network; what the trip comes to is noted by the driver.
+    """
+
+    host: str
+    service: str
+    role: str
+    method: str
+    deadline: float
+
+
+@dataclass(slots=True)
 class Send:
     """Get a connection to the target and send the request on it; answered with the head of the response.
 
@@ -64,6 +79,8 @@ class Send:
     injection: Injection | None
     deadline: float
     fresh: bool = False
+    upload: Upload | None = None
+    phases: Phases | None = None
 
     def __repr__(self) -> str:  # fields and body may hold credentials of the caller
         return f"<Send {self.method} {self.url!r} headers={len(self.headers)} body={len(self.body or b'')}B>"
@@ -71,15 +88,50 @@ class Send:
 
 @dataclass(slots=True)
 class Read:
-    """Read the whole body, at most `cap` bytes; answered with the bytes, secrets already scrubbed."""
+    """Read the whole body, at most `cap` bytes; answered with the bytes, secrets already scrubbed.
+
+    `idle` is the most seconds between two reads, None for no limit but the deadline.
+    """
 
     cap: int
     deadline: float
+    idle: float | None = None
 
 
 @dataclass(slots=True)
 class Discard:
-    """Let go of the current response without its body (a redirect that is followed)."""
+    """Let go of a redirect that is followed, without its body.
+
+    Answered with the fields of the next request where the caller's own code has a say in them, else with None.
+    """
+
+    earlier: Earlier
+    method: str
+    url: Url
+    fields: Fields
+
+    def __repr__(self) -> str:
+        return f"<Discard {self.earlier!r}>"
+
+
+@dataclass(slots=True)
+class Moment:
+    """Ask for the time and a draw: answered with (monotonic seconds, seconds since the epoch, 0 <= draw < 1)."""
+
+
+@dataclass(slots=True)
+class Again:
+    """End this trip to the network, wait, and go on with another one of the same request.
+
+    Args:
+        delay: seconds to wait.
+        retry_after: what the server asked for, in seconds.
+        error: why the trip failed; None when its answer was not what was wanted.
+    """
+
+    delay: float
+    retry_after: float | None = None
+    error: FaztError | None = None
 
 
 @dataclass(slots=True)
@@ -92,14 +144,17 @@ class Fill:
     body: bytes
 
 
-Effect = LookUp | EnterSlot | TakeToken | Send | Read | Discard | Fill
+Effect = LookUp | EnterSlot | Pace | TakeToken | Send | Read | Discard | Moment | Again | Fill
 
 __all__ = [
+    "Again",
     "Discard",
     "Effect",
     "EnterSlot",
     "Fill",
     "LookUp",
+    "Moment",
+    "Pace",
     "Read",
     "Send",
     "TakeToken",

@@ -15,12 +15,28 @@ from fazt import __version__
 from fazt.core import headers as fields_of
 from fazt.core.budget import Invocation, call_timeout, response_cap
 from fazt.core.cache.store import CacheRequest
-from fazt.core.call import Hop, Profile, Request, Response, ResponseHead, Target
-from fazt.core.effects import Discard, Effect, EnterSlot, Fill, LookUp, Read, Send, TakeToken
+from fazt.core.call import (
+    DEFAULTS,
+    Earlier,
+    Fields,
+    Hop,
+    Opened,
+    Profile,
+    Request,
+    Response,
+    ResponseHead,
+    Target,
+    Upload,
+)
+from fazt.core.effects import Again, Discard, Effect, EnterSlot, Fill, LookUp, Moment, Pace, Read, Send, TakeToken
 from fazt.core.injection import Injection, plan
+from fazt.core.profiles import STREAM_IDLE
+from fazt.core.public import PUBLIC_PATTERN
 from fazt.core.ratelimit import effective
 from fazt.core.record import CallRecord
 from fazt.core.redirects import STATUSES, Final, Follow, Leg, follow
+from fazt.core.retry import Again as Retry
+from fazt.core.retry import parse_retry_after
 from fazt.core.rules import ANY_PORT, ANY_SCHEME, Allowed, Rule
 from fazt.core.url import Url, parse_url
 from fazt.errors import FaztError, Reason, StaleConnectionError
@@ -54,6 +70,10 @@ def judge_rule(policy: Policy, *, app: str, url: Url, method: str) -> Rule:
     found = policy.rules.decide(app=app, url=url, method=method)
     if isinstance(found, Allowed):
         return found.rule
+    if policy.public is not None and found.reason is Reason.HOST_NOT_GRANTED:
+        found = policy.public.decide(url, method)
+        if isinstance(found, Allowed):
+            return found.rule
     where = f"rule {found.rule.id}: {found.detail}" if found.rule is not None else found.detail
     raise FaztError(found.reason, _REFUSALS.get(found.reason, "the request is not allowed"), detail=where)
 
@@ -84,6 +104,8 @@ def still_granted(policy: Policy, target: Target) -> bool:
                 (rule.scheme, rule.port, rule.addresses) == (target.scheme, target.port, target.grant)
                 for rule in allows
             )
+    if granted is None and policy.public is not None:  # no rule allows anything of this host: it is a public one
+        return not target.grant and policy.public.reaches(target.scheme, target.port)
     return bool(granted)
 
 
@@ -106,7 +128,8 @@ def exchange(
     now: float,
     tls: str,
     invocation: Invocation | None = None,
-) -> Generator[Effect, Any, Response]:
+    paced: bool = False,
+) -> Generator[Effect, Any, Response | Opened]:
     """Decide and carry out one call.
 
     Args:
@@ -117,14 +140,19 @@ def exchange(
         now: monotonic seconds at the start of the call.
         tls: id of the TLS configuration connections are made with.
         invocation: call counter and time budget shared by the calls of one handler run; None where a door has none.
+        paced: whether trips to the network pass the limits of `core.traffic`.
 
-    Returns (as the generator's value): the response, whole, within its caps and scrubbed.
+    Returns (as the generator's value): the response, whole, within its caps and scrubbed; for a call that asks for a
+    stream, the response without its body and the limits under which the driver hands that out.
 
     Raises:
         FaztError: the refusal or failure; `hop` says on which redirect hop it happened.
     """
+    options = request.options
     record.revision = policy.revision
     record.method = request.method[:32]
+    if options is not DEFAULTS:
+        record.service, record.role = options.service, options.role
     if invocation is not None:
         invocation.count_call()
     if request.invalid is not None:
@@ -132,12 +160,17 @@ def exchange(
     url = parse_url(request.url)
     record.scheme, record.host, record.port, record.path = url.scheme, url.host, url.port, url.path
     record.method = method = fields_of.method(request.method)
-    record.request_bytes = len(request.body) if request.body is not None else 0
+    record.request_bytes = _size_of(request.body)
     record.auth = request.auth and request.auth[:_MAX_NAME]
     app = request.app
-    headers, sent_body, keep_secret = request.headers, request.body, True  # of this hop, as method and url
+    # of this hop, as method and url
+    headers, keep_secret = request.headers, True
+    body: bytes | Upload | None = request.body if request.upload is None else request.upload
+    phases = options.phases
+    idle = phases.read if phases is not None else STREAM_IDLE if options.stream else None
     visited: set[tuple[str, str]] = set()
     hops: tuple[Hop, ...] = ()
+    history: tuple[Earlier, ...] = ()
     deadline = 0.0
     cap: int | None = None
     secret_params: set[str] = set()
@@ -146,8 +179,8 @@ def exchange(
         try:
             rule = judge_rule(policy, app=app, url=url, method=method)
             record.rule_id = rule.id
-            if sent_body is not None:
-                _check_size(max(len(sent_body), request.body_size), profile.max_request)
+            if body is not None:
+                _check_size(max(_size_of(body), request.body_size), profile.max_request)
             name = request.auth if keep_secret else None
             if name is None:
                 name = rule.inject or None
@@ -160,24 +193,32 @@ def exchange(
                 injection = plan(meta)
                 if injection.parameter is not None:
                     secret_params.add(injection.parameter)
-            sent = fields_of.to_send(headers, injection.header if injection is not None else None, __version__)
+            sent = fields_of.to_send(
+                headers, injection.header if injection is not None else None, __version__, options.coding
+            )
             if not hops:
                 deadline = now + call_timeout(
-                    now, invocation, option_ms=request.timeout_ms, rule_ms=rule.timeout_ms, limit_ms=profile.call_ms
+                    now,
+                    invocation,
+                    option_ms=request.timeout_ms,
+                    rule_ms=rule.timeout_ms,
+                    limit_ms=None if options.stream else profile.call_ms,
                 )
             elif rule.timeout_ms > 0:  # as with the cap: a call keeps within what each rule on its way allows
                 deadline = min(deadline, now + rule.timeout_ms / 1000)
             cap = response_cap(
                 rule=rule.max_response, limit=profile.max_response, hard=profile.hard_response, earlier=cap
             )
+            if options.max_response is not None and options.max_response < cap:
+                cap = options.max_response
             lookup: CacheRequest | None = None
-            if rule.cache_ttl > 0 and profile.cacheable and not hops:
+            if rule.cache_ttl > 0 and profile.cacheable and not hops and not options.stream:
                 lookup = CacheRequest.of(
                     app=app,
                     method=method,
                     url=url,
                     headers=sent,
-                    body=sent_body,
+                    body=request.body,
                     auth=meta is not None,
                     sensitive=policy.secret_headers,
                 )
@@ -188,57 +229,155 @@ def exchange(
                         record.cache = "hit"
                         record.status = stored.status
                         record.response_bytes = len(stored.body)
-                        return Response(stored.status, stored.headers, stored.body, url, record.call_id, (), "hit")
+                        return Response(
+                            stored.status, stored.headers, stored.body, url, record.call_id, (), "hit", method
+                        )
             if not hops:
                 yield EnterSlot(app, profile.app_slots, profile.global_slots)
-            if rule.rate or profile.rate:
-                rate, burst = effective(rule.rate, rule.burst, default_rate=profile.rate, default_burst=profile.burst)
-                yield TakeToken(_bucket(policy, app, rule, rate=rate, burst=burst), rate, burst)
-            target = Target(url.scheme, url.host, url.port, app, tls, rule.addresses)
-            order = Send(target, method, url, sent, sent_body, injection, deadline)
-            head: ResponseHead | None = None
-            try:
-                head = yield order
-            except StaleConnectionError as stale:
-                if stale.sent and method not in IDEMPOTENT:
-                    raise
-            if head is None:
-                head = yield replace(order, fresh=True)
-                assert head is not None
-            record.status = head.status
+            order = Send(
+                Target(url.scheme, url.host, url.port, app, tls, rule.addresses),
+                method,
+                url,
+                sent,
+                None if isinstance(body, Upload) else body,
+                injection,
+                deadline,
+                False,
+                body if isinstance(body, Upload) else None,
+                phases,
+            )
+            number = 1
+            content: bytes | None = None
+            while True:  # trips to the network; more than one only under a retry policy
+                trouble: FaztError | None = None
+                head: ResponseHead | None = None
+                try:
+                    if paced:
+                        yield Pace(url.host, options.service, options.role, method, deadline)
+                    if rule.rate or profile.rate:
+                        rate, burst = effective(
+                            rule.rate, rule.burst, default_rate=profile.rate, default_burst=profile.burst
+                        )
+                        yield TakeToken(_bucket(policy, app, rule, host=url.host, rate=rate, burst=burst), rate, burst)
+                    try:
+                        head = yield order
+                    except StaleConnectionError as stale:
+                        if stale.sent and (method not in IDEMPOTENT or _spent(body)):
+                            raise
+                    if head is None:
+                        head = yield replace(order, fresh=True)
+                        assert head is not None
+                    record.status = head.status
+                    if options.retry is None or head.status not in options.retry.statuses:
+                        if not (options.stream or (options.follow and head.status in STATUSES)):
+                            content = yield Read(cap, deadline, idle)
+                        break
+                except FaztError as error:
+                    if options.retry is None:
+                        raise
+                    trouble = error
+                moment, wall, draw = yield Moment()
+                decision = options.retry.decide(
+                    attempt=number,
+                    method=method,
+                    headers=sent,
+                    status=head.status if trouble is None and head is not None else None,
+                    reason=trouble.reason if trouble is not None else None,
+                    retry_after=_asked(head, trouble, wall),
+                    replayable=not _spent(body),
+                    elapsed=moment - now,
+                    left=deadline - moment,
+                    draw=draw,
+                )
+                if not isinstance(decision, Retry):
+                    if trouble is not None:
+                        raise trouble
+                    break
+                yield Again(decision.delay, _asked(head, trouble, wall), trouble)
+                number += 1
+                record.number = number
+                record.status = None
             step: Final | Follow | None = None
-            if head.status in STATUSES:
+            assert head is not None
+            if options.follow and head.status in STATUSES:
                 visited.add((method, str(url)))
                 step = follow(
-                    Leg(method, url, headers, sent_body, keep_secret),
+                    Leg(method, url, headers, body, keep_secret),
                     head,
                     followed=len(hops),
-                    limit=profile.max_redirects,
+                    limit=profile.max_redirects if options.max_redirects is None else options.max_redirects,
                     visited=visited,
-                    secret_headers=policy.secret_headers,
+                    secret_headers=policy.secret_headers | options.sensitive,
                     secret_params=secret_params,
                     secret_used=used_secret,
                 )
             if not isinstance(step, Follow):
-                body: bytes = yield Read(cap, deadline)
-                record.response_bytes = len(body)
+                response = Response(
+                    head.status,
+                    head.headers,
+                    b"",
+                    url,
+                    record.call_id,
+                    hops,
+                    record.cache,
+                    method,
+                    head.phrase,
+                    head.version,
+                    history,
+                    headers,
+                )
+                if options.stream:
+                    return Opened(response, cap, deadline, idle)
+                if content is None:
+                    content = yield Read(cap, deadline, idle)
+                    assert content is not None
+                record.response_bytes = len(content)
                 if lookup is not None and not hops:
-                    yield Fill(lookup, rule.cache_ttl, head, body)
-                return Response(head.status, head.headers, body, url, record.call_id, hops, record.cache)
+                    yield Fill(lookup, rule.cache_ttl, head, content)
+                response.body = content
+                return response
             leg = step.leg
-            method, url, headers, sent_body, keep_secret = leg.method, leg.url, leg.headers, leg.body, leg.keep_secret
+            earlier = Earlier(method, url, head, headers)
+            history = (*history, earlier)
+            method, url, headers, body, keep_secret = leg.method, leg.url, leg.headers, leg.body, leg.keep_secret
             record.redirects = hops = (*hops, Hop(head.status, url.redacted()))
-            record.status = None
         except FaztError as error:
             if hops and error.hop is None:
                 error.hop = len(hops)
             raise
-        yield Discard()
+        changed: Fields | None = yield Discard(earlier, method, url, headers)
+        record.status = None
+        if changed is not None:
+            headers = changed
 
 
-def _bucket(policy: Policy, app: str, rule: Rule, *, rate: int, burst: int) -> tuple[str, str]:
-    """Return the key of the bucket to draw on; an app whose own limits make its rate differ has one to itself."""
+def _spent(body: bytes | Upload | None) -> bool:
+    """Tell whether a body has begun to be sent that cannot be sent again."""
+    return isinstance(body, Upload) and body.opened and not body.replayable
+
+
+def _size_of(body: bytes | Upload | None) -> int:
+    if body is None:
+        return 0
+    return (body.length or 0) if isinstance(body, Upload) else len(body)
+
+
+def _asked(head: ResponseHead | None, trouble: FaztError | None, wall: float) -> float | None:
+    """Return the seconds that the server, or fazt's own limits, ask to wait before another try."""
+    if trouble is not None:
+        return trouble.retry_after
+    value = fields_of.first(head.headers, "retry-after") if head is not None else None
+    return parse_retry_after(value, wall_now=wall) if value is not None else None
+
+
+def _bucket(policy: Policy, app: str, rule: Rule, *, host: str, rate: int, burst: int) -> tuple[str, str]:
+    """Return the key of the bucket to draw on; an app whose own limits make its rate differ has one to itself.
+
+    The one rule that stands for all public hosts has a bucket for each of them.
+    """
     scope, name = policy.rules.bucket(rule)
+    if rule.pattern == PUBLIC_PATTERN:
+        name = f"{name} {host}"
     net = policy.limits.net
     if (rate, burst) != effective(rule.rate, rule.burst, default_rate=net.rate_limit, default_burst=net.rate_burst):
         scope = app

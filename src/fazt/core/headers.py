@@ -84,14 +84,15 @@ def method(text: str) -> str:
     return upper
 
 
-def sanitise(fields: Fields, *, secret_header: str | None = None) -> Fields:
-    """Return the fields that may be sent: unsafe names dropped, `Accept-Encoding: identity` set.
+def sanitise(fields: Fields, *, secret_header: str | None = None, coding: str = "identity") -> Fields:
+    """Return the fields that may be sent: unsafe names dropped, `Accept-Encoding` set.
 
     Names keep their spelling, order and repetitions are kept, white space around values goes (RFC 9110 section 5.5).
 
     Args:
         fields: the fields as the caller gave them.
         secret_header: name of the field that a secret will fill; the caller's own field of that name is dropped.
+        coding: the content codings to ask for: what the door can decode.
 
     Raises:
         FaztError: `bad_option` for a name that is no token, a value with a control character or with a character
@@ -113,7 +114,7 @@ def sanitise(fields: Fields, *, secret_header: str | None = None) -> Fields:
             kept.append((name, value.strip(" \t")))
     if size > MAX_BYTES:
         raise FaztError(Reason.BAD_OPTION, f"the header fields are larger than {MAX_BYTES} bytes")
-    kept.append(("Accept-Encoding", "identity"))
+    kept.append(("Accept-Encoding", coding))
     return tuple(kept)
 
 
@@ -143,16 +144,16 @@ def with_defaults(fields: Fields, *, version: str) -> Fields:
     return (*fields, *added) if added else fields
 
 
-def to_send(fields: Fields, secret_header: str | None, version: str) -> Fields:
+def to_send(fields: Fields, secret_header: str | None, version: str, coding: str = "identity") -> Fields:
     """Return the fields as they go out: `sanitise`, then `with_defaults`."""
     if not fields:  # most scripts set none
-        return _bare(version)
-    return with_defaults(sanitise(fields, secret_header=secret_header), version=version)
+        return _bare(version, coding)
+    return with_defaults(sanitise(fields, secret_header=secret_header, coding=coding), version=version)
 
 
-@lru_cache(maxsize=2)
-def _bare(version: str) -> Fields:
-    return with_defaults(sanitise(()), version=version)
+@lru_cache(maxsize=16)
+def _bare(version: str, coding: str) -> Fields:
+    return with_defaults(sanitise((), coding=coding), version=version)
 
 
 def values(fields: Fields, name: str) -> list[str]:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from fazt.core.call import Profile
+from fazt.core.call import UNLIMITED, Profile
 from fazt.core.limits import HARD_MAX_RESPONSE, Limits
 
 CLI_CALL_MS = 60_000.0
 """Total deadline of a call from the command line, in ms."""
+CLIENT_CALL_MS = 60_000.0
+"""Total deadline of a call from Python whose body is not streamed, in ms."""
+CLIENT_REDIRECTS = 5
+"""Redirects followed from Python unless the caller says otherwise (C.3)."""
+STREAM_IDLE = 60.0
+"""Seconds between two reads of a streamed body, unless the caller says otherwise."""
 CLI_MAX_BODY = 100 * 1024 * 1024
 """Largest request and response body at the command line, in bytes."""
 
@@ -48,4 +54,23 @@ def cli(limits: Limits) -> Profile:
         rate=net.rate_limit,
         burst=net.rate_burst,
         cacheable=False,
+    )
+
+
+@lru_cache(maxsize=16)
+def client(limits: Limits) -> Profile:
+    """Return the profile of Python programs: no cap of its own, no slots; connections are limited by the pool."""
+    net = limits.net
+    return Profile(
+        door="client",
+        call_ms=CLIENT_CALL_MS,
+        max_request=UNLIMITED,
+        max_response=UNLIMITED,
+        hard_response=UNLIMITED,
+        max_redirects=CLIENT_REDIRECTS,
+        app_slots=None,
+        global_slots=None,
+        rate=net.rate_limit,
+        burst=net.rate_burst,
+        cacheable=True,
     )

@@ -50,6 +50,7 @@ class CallRecord:
     `attempts` holds the trips to the network before the last one, None when there was only one; of the last one
     `attempt_ts` and `attempt_ms` are the start (seconds since the epoch) and the length, and `ttfb_ms` the time from
     its start to the head of the answer, None when none came. `waited_ms` is time spent waiting for rate and retries.
+    `trace` is the request's `traceparent` field, by which spans are joined.
     """
 
     call_id: str
@@ -88,6 +89,7 @@ class CallRecord:
     waited_ms: float = 0.0
     breaker: str = ""
     error: str = ""
+    trace: str = ""
 
     @property
     def failed(self) -> bool:

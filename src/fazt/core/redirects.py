@@ -10,7 +10,7 @@ from collections.abc import Collection, Set
 from dataclasses import dataclass, replace
 
 from fazt.core import headers as fields_of
-from fazt.core.call import Fields, ResponseHead
+from fazt.core.call import Fields, ResponseHead, Upload
 from fazt.core.injection import without_parameter
 from fazt.core.url import Url, parse_url
 from fazt.errors import FaztError, Reason
@@ -18,7 +18,27 @@ from fazt.errors import FaztError, Reason
 STATUSES = frozenset({301, 302, 303, 307, 308})
 """Statuses that redirect (RFC 9110 section 15.4); 300 and 304 are answers, whatever their fields say."""
 
-_CREDENTIALS = frozenset({"authorization", "cookie", "cookie2"})
+CREDENTIALS = frozenset(
+    {
+        "api-key",
+        "apikey",
+        "authorization",
+        "cookie",
+        "cookie2",
+        "ocp-apim-subscription-key",
+        "private-token",
+        "x-access-token",
+        "x-amz-security-token",
+        "x-api-key",
+        "x-api-token",
+        "x-auth-token",
+        "x-csrf-token",
+        "x-goog-api-key",
+        "x-vault-token",
+        "x-xsrf-token",
+    }
+)
+"""Names of fields that carry credentials by common use: dropped when a redirect leaves the origin, whoever set them."""
 
 
 @dataclass(slots=True)
@@ -29,14 +49,14 @@ class Leg:
         method: canonical method.
         url: canonical URL.
         headers: the caller's fields, before `core.headers.sanitise`.
-        body: the whole body, or None.
+        body: the whole body, or what sends it piece by piece, or None.
         keep_secret: whether the secret that the caller asked for may still be injected.
     """
 
     method: str
     url: Url
     headers: Fields
-    body: bytes | None
+    body: bytes | Upload | None
     keep_secret: bool
 
     def __repr__(self) -> str:  # headers and body may hold credentials
@@ -107,6 +127,8 @@ def follow(
     url = _target(locations.pop(), base=leg.url, hop=hop)
     method, body, fields = _rewrite(leg, head.status)
     same_origin = (url.scheme, url.host, url.port) == (leg.url.scheme, leg.url.host, leg.url.port)
+    if isinstance(body, Upload) and body.opened and not body.replayable:
+        raise FaztError(Reason.REDIRECT_BODY, "a redirect asks for a body that can be sent only once", hop=hop)
     if not same_origin:
         if body is not None and secret_used:
             raise FaztError(
@@ -152,7 +174,7 @@ def _decoded(location: str) -> str:
         return "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in raw)
 
 
-def _rewrite(leg: Leg, status: int) -> tuple[str, bytes | None, Fields]:
+def _rewrite(leg: Leg, status: int) -> tuple[str, bytes | Upload | None, Fields]:
     """Return method, body and fields for the next request, origin aside.
 
     303 turns everything but HEAD into GET (RFC 9110 section 15.4.4); 301 and 302 turn POST into GET, as every browser
@@ -170,7 +192,7 @@ def _rewrite(leg: Leg, status: int) -> tuple[str, bytes | None, Fields]:
 
 
 def _without_credentials(fields: Fields, secret_headers: Collection[str]) -> Fields:
-    dropped = _CREDENTIALS.union(name.lower() for name in secret_headers)
+    dropped = CREDENTIALS.union(name.lower() for name in secret_headers)
     return tuple(
         (name, value)
         for name, value in fields

@@ -5,7 +5,7 @@ Only the bookkeeping is here. The driver waits, and wakes those whom `finish` na
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +18,12 @@ class Flight:
     Args:
         key: what is asked for.
         leader: whether this call asks the network.
-        wake: for the driver: whatever it needs to wake this call with.
+        wake: set by the driver of a follower: wakes it, from any thread, and never raises.
     """
 
     key: Hashable = field(repr=False)
     leader: bool
-    wake: object | None = field(default=None, repr=False)
+    wake: Callable[[], None] | None = field(default=None, repr=False)
 
 
 class Flights:

@@ -1,0 +1,378 @@
+"""The engine for one event loop at a time: asyncio or uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Coroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from fazt.core.cache.store import CachedResponse
+from fazt.core.call import Opened, Profile, Request, Response
+from fazt.core.effects import Again, Discard, Effect, EnterSlot, LookUp, Pace, Read, Send
+from fazt.core.injection import ScrubStream
+from fazt.engine.base import EngineBase
+from fazt.engine.lease import Lease, coded
+from fazt.errors import CallerError, FaztError, Reason
+from fazt.ports import AsyncConnection, AsyncWire
+
+if TYPE_CHECKING:
+    from fazt.core.budget import Invocation
+    from fazt.core.call import Fields, ResponseHead
+    from fazt.core.record import CallRecord
+
+
+class AsyncLease(Lease[AsyncConnection]):
+    """A lease that belongs to one event loop."""
+
+    __slots__ = ("loop",)
+
+    def __init__(
+        self, engine: AsyncEngine, record: CallRecord, *, invocation: Invocation | None, started: float
+    ) -> None:
+        super().__init__(engine, record, invocation=invocation, started=started)
+        self.loop = asyncio.get_running_loop()
+
+
+class AsyncEngine(EngineBase[AsyncWire]):
+    """Makes calls under the current policy, on the running event loop."""
+
+    async def call(self, request: Request, *, profile: Profile, invocation: Invocation | None = None) -> Response:
+        """Make one call and read its whole body; exactly one record is written, whatever happens.
+
+        Raises:
+            FaztError: the refusal or failure, with the call's id.
+        """
+        record, started, steps = self._begin(request, profile, invocation, self.wire.tls_id)
+        lease = AsyncLease(self, record, invocation=invocation, started=started)
+        error: BaseException | None = None
+        answer: Any = None
+        failure: FaztError | None = None
+        try:
+            while True:
+                effect: Effect = steps.send(answer) if failure is None else steps.throw(failure)
+                answer = failure = None
+                kind = type(effect)
+                try:
+                    # the common effects first; what waits is the wire's own coroutine, one around it would cost as much
+                    if kind is EnterSlot:
+                        self._enter(effect, lease)  # type: ignore[arg-type]
+                    elif kind is Send:
+                        self._begin_trip(effect, lease)  # type: ignore[arg-type]
+                        try:
+                            lease.take(await self._connect(effect, lease))  # type: ignore[arg-type]
+                            answer = lease.answered(await self._send(effect, lease), self.clock())  # type: ignore[arg-type]
+                        except FaztError as failed:
+                            lease.failed(failed, self.clock())
+                            raise
+                    elif kind is Read:
+                        answer = lease.scrub_body(await self._read(effect, lease))  # type: ignore[arg-type]
+                    else:
+                        answer = await self._carry_out(effect, lease, request)
+                except FaztError as refused:
+                    failure = refused
+                except Exception as fault:  # noqa: BLE001 - a bug or a broken store must still end as a coded error
+                    failure = coded(fault)
+        except StopIteration as stop:
+            response: Response = stop.value
+            return response
+        except FaztError as refused:
+            refused.call_id = record.call_id
+            error = refused
+            raise
+        except Exception as fault:  # noqa: BLE001 - same edge, for a fault of the pipeline itself
+            failed_here = coded(fault)
+            failed_here.call_id = record.call_id
+            error = failed_here
+            raise failed_here from None
+        except CallerError as own:
+            error = own
+            raise own.error from own.error.__cause__
+        except BaseException as gone:
+            error = gone
+            raise
+        finally:
+            lease.end(error)
+
+    async def open(self, request: Request, *, profile: Profile) -> AsyncStreamed:
+        """Make one call and return when its head has come; the body is read from what is returned.
+
+        The record is written when the body has ended, failed or was closed.
+
+        Args:
+            request: its options ask for a stream.
+            profile: the numbers of the door.
+
+        Raises:
+            FaztError: the refusal or failure, with the call's id.
+        """
+        record, started, steps = self._begin(request, profile, None, self.wire.tls_id)
+        lease = AsyncLease(self, record, invocation=None, started=started)
+        answer: Any = None
+        failure: FaztError | None = None
+        try:
+            while True:
+                effect: Effect = steps.send(answer) if failure is None else steps.throw(failure)
+                answer = failure = None
+                try:
+                    answer = await self._carry_out(effect, lease, request)
+                except FaztError as refused:
+                    failure = refused
+                except Exception as fault:  # noqa: BLE001 - a bug or a broken store must still end as a coded error
+                    failure = coded(fault)
+        except StopIteration as stop:
+            found: Response | Opened = stop.value
+            if isinstance(found, Response):
+                found = Opened(found, len(found.body), 0.0, None, live=False)
+            return AsyncStreamed(lease, found)
+        except FaztError as refused:
+            refused.call_id = record.call_id
+            lease.end(refused)
+            raise
+        except Exception as fault:  # noqa: BLE001 - same edge, for a fault of the pipeline itself
+            failed = coded(fault)
+            failed.call_id = record.call_id
+            lease.end(failed)
+            raise failed from None
+        except CallerError as own:
+            lease.end(own)
+            raise own.error from own.error.__cause__
+        except BaseException as gone:
+            lease.end(gone)
+            raise
+
+    async def _carry_out(self, effect: Effect, lease: AsyncLease, request: Request) -> Any:
+        match effect:
+            case EnterSlot():
+                return self._enter(effect, lease)
+            case Send():
+                self._begin_trip(effect, lease)
+                try:
+                    lease.take(await self._connect(effect, lease))
+                    head = await self._send(effect, lease)
+                except FaztError as error:
+                    lease.failed(error, self.clock())
+                    raise
+                return lease.answered(head, self.clock())
+            case Read():
+                return lease.scrub_body(await self._read(effect, lease))
+            case LookUp():
+                found = self._cached(effect)
+                return await self._join(effect, lease) if found is None and self.cache.enabled else found
+            case Pace():
+                return await self._pace(effect, lease)
+            case Again():
+                delay = self._again(effect, lease)
+                return await asyncio.sleep(delay)
+            case Discard():
+                changed = self._at_once(effect, lease, request)
+                try:
+                    return await changed if inspect.isawaitable(changed) else changed
+                except Exception as error:
+                    raise CallerError(error) from error
+            case _:
+                return self._at_once(effect, lease, request)
+
+    def _connect(self, asked: Send, lease: AsyncLease) -> Coroutine[Any, Any, AsyncConnection]:
+        return self.wire.acquire(
+            asked.target,
+            deadline=asked.deadline,
+            on_attempt=lease.attempted,
+            fresh=asked.fresh,
+            phases=asked.phases,
+        )
+
+    def _send(self, order: Send, lease: AsyncLease) -> Coroutine[Any, Any, ResponseHead]:
+        connection = lease.connection
+        assert connection is not None
+        return connection.send(
+            self._head(order, lease),
+            order.body,
+            deadline=order.deadline,
+            on_sent=lease.attempted,
+            method=order.method,
+            upload=order.upload,
+            phases=order.phases,
+        )
+
+    def _read(self, asked: Read, lease: AsyncLease) -> Coroutine[Any, Any, bytes]:
+        connection = lease.connection
+        assert connection is not None
+        return connection.read(cap=asked.cap, deadline=asked.deadline, idle=asked.idle)
+
+    async def _pace(self, asked: Pace, lease: AsyncLease) -> None:
+        wait = self._pass(asked, lease)
+        if wait > 0:
+            await asyncio.sleep(wait)
+
+    async def _join(self, asked: LookUp, lease: AsyncLease) -> CachedResponse | None:
+        """Ask the network for all who ask the same (None), or wait for the one who does."""
+        flight = self.flights.begin((asked.request, asked.ttl))
+        if flight.leader:
+            lease.flight = flight
+            return None
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(_settle, waiter)
+            except RuntimeError:  # the loop is closed, and nobody waits on it any more
+                pass
+
+        flight.wake = wake
+        try:
+            async with asyncio.timeout(max(0.0, asked.deadline - self.clock())):
+                await waiter
+        except TimeoutError:
+            raise FaztError(Reason.TOTAL, "the call did not finish within its deadline") from None
+        finally:
+            self.flights.leave(flight)
+        return self._cached(asked, again=True)
+
+    def collected(self, lease: Lease[Any], error: BaseException) -> bool:
+        """End a lease whose owner was collected on its own loop, or on the spot when that is over."""
+        assert isinstance(lease, AsyncLease)
+        if not lease.loop.is_running():
+            return False
+        # in any thread, in the middle of anything, perhaps of what holds the lock that is needed here
+        lease.loop.call_soon_threadsafe(lease.finish, self, error)
+        return True
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.wire.close()
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class AsyncStreamed:
+    """An answer whose body is read as it comes; for one task at a time.
+
+    Iterating gives pieces of the body as they are on the wire: without framing, still content-coded, secrets that this
+    call sent taken out. The end, an error, `aclose()` and the collector each end the call.
+
+    Attributes:
+        response: status, fields, URL, id; its body is empty.
+        record: the record of the call, complete once the stream has ended.
+        trailers: fields after a chunked body, once it has ended.
+        size: bytes of body read so far, as they were on the wire.
+    """
+
+    __slots__ = ("_body", "_lease", "_opened", "_scrub", "record", "response", "size", "trailers")
+
+    def __init__(self, lease: AsyncLease, opened: Opened) -> None:
+        self._lease = lease
+        self._opened = opened
+        self._scrub = ScrubStream(lease.scrubber) if lease.scrubber is not None else None
+        self._body: bytes | None = None
+        self.response = opened.response
+        self.record: CallRecord = lease.record
+        self.trailers: Fields = ()
+        self.size = 0
+        if not opened.live:
+            self._body = opened.response.body
+            opened.response.body = b""
+            lease.end(None)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole body is here: reading it will not wait."""
+        connection = self._lease.connection
+        return connection is None or connection.complete
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while data := await self.read_some():
+            yield data
+
+    async def read_some(self) -> bytes:
+        """Return the next piece of the body; b"" at its end.
+
+        Raises:
+            FaztError: `body` at the deadline or after too long a silence, `response_body`, `protocol`.
+        """
+        if self._body is not None:
+            body, self._body = self._body, None
+            return body
+        connection = self._lease.connection
+        if connection is None:
+            return b""
+        try:
+            while True:
+                data = await connection.read_some(deadline=self._opened.deadline, idle=self._opened.idle)
+                if not data:
+                    return self._finish(connection)
+                self.size += len(data)
+                self.record.response_bytes = self.size
+                if self.size > self._opened.cap:
+                    raise FaztError(Reason.RESPONSE_BODY, f"The response is larger than {self._opened.cap} bytes.")
+                if self._scrub is None:
+                    return data
+                if out := self._scrub.feed(data):
+                    return out
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    async def read(self) -> bytes:
+        """Return all that is left of the body.
+
+        Raises:
+            FaztError: as `read_some`.
+        """
+        connection = self._lease.connection
+        if connection is None or self.size or self._scrub is not None:
+            parts = []
+            while data := await self.read_some():
+                parts.append(data)
+            return b"".join(parts)
+        try:
+            body = await connection.read(cap=self._opened.cap, deadline=self._opened.deadline, idle=self._opened.idle)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        self.size = self.record.response_bytes = len(body)
+        self._finish(connection)
+        return body
+
+    async def aclose(self) -> None:
+        """End the call, whether or not the body has ended; may be repeated."""
+        self._body = None
+        self._lease.end(None)
+
+    def _finish(self, connection: AsyncConnection) -> bytes:
+        """End the call with its body; return what scrubbing kept back."""
+        self.trailers = connection.trailers
+        rest = b""
+        if self._scrub is not None:
+            rest = self._scrub.finish()
+            self.record.scrubbed += self._scrub.count
+            self._scrub = None
+        self._lease.let_go()
+        self._lease.end(None)
+        return rest
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, FaztError):
+            error.call_id = self.record.call_id
+        self._lease.end(error)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        lease = getattr(self, "_lease", None)
+        if lease is not None and not lease.ended:
+            lease.end(GeneratorExit())
+
+    def __repr__(self) -> str:
+        return f"<AsyncStreamed {self.response.status} {self.response.call_id}>"

@@ -1,0 +1,273 @@
+"""What one call holds, and how it is given back: exactly once, without blocking, whatever became of the call."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from fazt.core.call import Earlier, ResponseHead
+from fazt.core.headers import first
+from fazt.core.injection import Scrubber
+from fazt.core.record import Attempt, CallRecord
+from fazt.core.retry import parse_retry_after
+from fazt.errors import CallerError, FaztError, OperatorError, Reason
+
+if TYPE_CHECKING:
+    from fazt.core.budget import Invocation
+    from fazt.core.cache.flight import Flight
+    from fazt.core.traffic import Pass
+    from fazt.core.waitlist import Ticket
+    from fazt.engine.base import EngineBase
+
+_PREFIX = os.urandom(5).hex()
+os.register_at_fork(after_in_child=lambda: globals().__setitem__("_PREFIX", os.urandom(5).hex()))
+
+
+class CallIds:
+    """Ids of calls: unique across processes, ordered within one; `c_` and 20 hex digits."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self) -> None:
+        self._next = int.from_bytes(os.urandom(3), "big")
+
+    def __call__(self) -> str:
+        self._next += 1
+        return f"c_{_PREFIX}{self._next & 0xFFFFFFFFFF:010x}"
+
+
+class Held(Protocol):
+    """What a lease needs of a connection."""
+
+    @property
+    def address(self) -> str:
+        """The judged address it is connected to."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+    def abort(self) -> None:
+        """Close it."""
+
+
+C = TypeVar("C", bound=Held)
+
+
+class Lease(Generic[C]):
+    """All that one call holds. `end()` gives it back and writes the record; later calls do nothing."""
+
+    __slots__ = (
+        "__weakref__",
+        "_engine",
+        "attempted_at",
+        "connection",
+        "flight",
+        "generation",
+        "invocation",
+        "open_token",
+        "passed",
+        "record",
+        "scrubber",
+        "slot",
+        "started",
+        "ticket",
+        "values",
+    )
+
+    def __init__(
+        self, engine: EngineBase[Any], record: CallRecord, *, invocation: Invocation | None, started: float
+    ) -> None:
+        self._engine: EngineBase[Any] | None = engine
+        self.started = started
+        self.attempted_at = started
+        """When the current trip to the network began."""
+        self.record = record
+        self.invocation = invocation
+        self.slot: str | None = None
+        self.open_token: tuple[str, str] | None = None
+        self.connection: C | None = None
+        self.flight: Flight | None = None
+        self.generation = engine.cache.generation
+        self.scrubber: Scrubber | None = None
+        self.values: tuple[str, ...] = ()
+        self.passed: Pass | None = None
+        """Leave of `core.traffic` for the current trip, until its outcome is noted."""
+        self.ticket: Ticket | None = None
+        """Place among the calls to this host at once, held until the body has ended."""
+
+    def attempted(self) -> None:
+        """Note that a connection was tried or bytes were sent: the rate token stays spent."""
+        self.open_token = None
+
+    def begin_trip(self, now: float) -> None:
+        """Note that a trip to the network begins."""
+        self.attempted_at = now
+        record = self.record
+        record.attempt_ts = record.ts + (now - self.started)
+        record.ttfb_ms = None
+
+    def take(self, connection: C) -> None:
+        """Hold a connection."""
+        self.connection = connection
+        self.record.address = connection.address
+
+    def answered(self, head: ResponseHead, now: float) -> ResponseHead:
+        """Note that the head of an answer came; return it without the values of secrets that this call sent."""
+        record = self.record
+        record.ttfb_ms = (now - self.attempted_at) * 1000.0
+        record.version = head.version
+        if self.passed is not None:
+            self._settle(head, now)
+        if self.scrubber is None:
+            return head
+        fields, hits = self.scrubber.scrub_fields(head.headers)
+        record.scrubbed += hits
+        return ResponseHead(head.status, fields, head.phrase, head.version)
+
+    def failed(self, error: FaztError, now: float) -> None:
+        """Note that the current trip failed before the head of an answer came."""
+        passed, self.passed = self.passed, None
+        if passed is not None:
+            passed.settle(reason=error.reason, retry_after=error.retry_after, now=now)
+
+    def _settle(self, head: ResponseHead, now: float) -> None:
+        passed, self.passed = self.passed, None
+        assert passed is not None
+        value = first(head.headers, "retry-after") if head.status in (429, 503) else None
+        wall = self.record.ts + (now - self.started)
+        asked = parse_retry_after(value, wall_now=wall) if value is not None else None
+        passed.settle(status=head.status, retry_after=asked, now=now)
+
+    def scrub_body(self, body: bytes) -> bytes:
+        """Let the connection go, of which this was the last, and return the body without those values."""
+        self.let_go()
+        if self.scrubber is None:
+            return body
+        body, hits = self.scrubber.scrub(body)
+        self.record.scrubbed += hits
+        return body
+
+    def let_go(self) -> None:
+        """Give the current connection back; the wire decides whether it may be used again."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.release()
+        ticket, self.ticket = self.ticket, None
+        if ticket is not None:
+            ticket.leave()
+
+    def end_trip(
+        self,
+        now: float,
+        *,
+        earlier: Earlier | None = None,
+        redirect: str | None = None,
+        error: FaztError | None = None,
+        retry_after: float | None = None,
+        delay: float = 0.0,
+    ) -> None:
+        """Note a trip to the network that was not the last, and let go of what it held."""
+        record = self.record
+        if self.connection is not None and error is not None:
+            connection, self.connection = self.connection, None
+            connection.abort()
+        self.let_go()
+        url = earlier.url if earlier is not None else None
+        trip = Attempt(
+            record.attempt_ts if record.attempt_ts is not None else record.ts,
+            len(record.redirects) + (earlier is None),
+            record.number,
+            earlier.method if earlier is not None else record.method,
+            url.scheme if url is not None else record.scheme,
+            url.host if url is not None else record.host,
+            url.port if url is not None else record.port,
+            url.path if url is not None else record.path,
+            earlier.head.status if earlier is not None else record.status,
+            error.code.value if error is not None else None,
+            error.reason.value if error is not None else None,
+            (now - self.attempted_at) * 1000.0,
+            record.ttfb_ms,
+            record.request_bytes,
+            0,
+            record.version,
+            record.address,
+            redirect,
+            retry_after,
+            delay,
+        )
+        if record.attempts is None:
+            record.attempts = []
+        record.attempts.append(trip)
+        record.waited_ms += delay * 1000.0
+        record.ttfb_ms = None
+        if earlier is not None:
+            record.number = 1
+
+    def end(self, error: BaseException | None) -> None:
+        """End everything the call holds and write its record."""
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        if type(error) is GeneratorExit and engine.collected(self, error):
+            return
+        self.finish(engine, error)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all was given back."""
+        return self._engine is None
+
+    def finish(self, engine: EngineBase[Any], error: BaseException | None) -> None:
+        """Do what `end` promises; called once."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            try:
+                connection.abort()
+            except Exception:  # noqa: BLE001, S110 - a loop that is over closes nothing; the rest is still to be ended
+                pass
+        if self.open_token is not None:
+            engine.buckets.give_back(self.open_token)
+        if self.slot is not None:
+            engine.slots.release(self.slot)
+        ended = engine.clock()
+        if self.passed is not None:
+            self.passed.refund(ended)
+            self.passed = None
+        if self.ticket is not None:
+            self.ticket.leave()
+            self.ticket = None
+        if self.flight is not None:
+            engine.end_flight(self.flight)
+        record = self.record
+        elapsed = ended - self.started
+        record.duration_ms = elapsed * 1000.0
+        record.attempt_ms = (ended - self.attempted_at) * 1000.0
+        if self.invocation is not None and record.cache != "hit":
+            self.invocation.charge(elapsed)
+        if error is not None:
+            _note_error(record, error)
+        engine.sink.append(record)
+
+
+def _note_error(record: CallRecord, error: BaseException) -> None:
+    if isinstance(error, FaztError):
+        record.code, record.reason = error.code.value, error.reason.value
+        record.address_class, record.hop, record.detail = error.address_class, error.hop, error.detail
+        record.error = error.message
+    else:  # ended by the caller's own code, cancelled by the door, or the process is going down
+        failure = FaztError(Reason.ABORTED, "")
+        record.code, record.reason = failure.code.value, failure.reason.value
+        record.detail = type(error.error if isinstance(error, CallerError) else error).__name__
+        record.error = "the call was given up"
+
+
+def coded(fault: Exception) -> FaztError:
+    """Turn a fault into a coded error; only its type and place are kept, its text may hold anything."""
+    reason = Reason.STORE if isinstance(fault, OperatorError) else Reason.INTERNAL
+    message = "fazt's own store could not be read" if reason is Reason.STORE else "an internal error"
+    place = ""
+    trace = fault.__traceback__
+    while trace is not None:
+        place = f" at {trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return FaztError(reason, message, detail=f"{type(fault).__name__}{place}")

@@ -1,0 +1,297 @@
+"""The engine for threads: blocking calls, any number of threads at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from fazt.core.cache.store import CachedResponse
+from fazt.core.call import Opened, Profile, Request, Response
+from fazt.core.effects import Again, Effect, EnterSlot, LookUp, Pace, Read, Send
+from fazt.core.injection import ScrubStream
+from fazt.engine.base import EngineBase
+from fazt.engine.lease import Lease, coded
+from fazt.errors import CallerError, FaztError, Reason
+from fazt.ports import SyncConnection, SyncWire
+
+if TYPE_CHECKING:
+    from fazt.core.budget import Invocation
+    from fazt.core.call import Fields
+    from fazt.core.record import CallRecord
+
+_sleep = time.sleep
+
+
+class Engine(EngineBase[SyncWire]):
+    """Makes blocking calls under the current policy; safe to use from many threads."""
+
+    def call(self, request: Request, *, profile: Profile, invocation: Invocation | None = None) -> Response:
+        """Make one call and read its whole body; exactly one record is written, whatever happens.
+
+        Raises:
+            FaztError: the refusal or failure, with the call's id.
+        """
+        response, _ = self._run(request, profile, invocation, close=True)
+        assert isinstance(response, Response)
+        return response
+
+    def open(self, request: Request, *, profile: Profile) -> Streamed:
+        """Make one call and return when its head has come; the body is read from what is returned.
+
+        The record is written when the body has ended, failed or was closed.
+
+        Args:
+            request: its options ask for a stream.
+            profile: the numbers of the door.
+
+        Raises:
+            FaztError: the refusal or failure, with the call's id.
+        """
+        opened, lease = self._run(request, profile, None, close=False)
+        if isinstance(opened, Response):
+            opened = Opened(opened, len(opened.body), 0.0, None, live=False)
+        return Streamed(lease, opened)
+
+    def _run(
+        self, request: Request, profile: Profile, invocation: Invocation | None, *, close: bool
+    ) -> tuple[Response | Opened, Lease[SyncConnection]]:
+        record, started, steps = self._begin(request, profile, invocation, self.wire.tls_id)
+        lease: Lease[SyncConnection] = Lease(self, record, invocation=invocation, started=started)
+        error: BaseException | None = None
+        answer: Any = None
+        failure: FaztError | None = None
+        done = close
+        try:
+            while True:
+                effect: Effect = steps.send(answer) if failure is None else steps.throw(failure)
+                answer = failure = None
+                try:
+                    answer = self._carry_out(effect, lease, request)
+                except FaztError as refused:
+                    failure = refused
+                except Exception as fault:  # noqa: BLE001 - a bug or a broken store must still end as a coded error
+                    failure = coded(fault)
+        except StopIteration as stop:
+            result: Response | Opened = stop.value
+            return result, lease
+        except FaztError as refused:
+            refused.call_id = record.call_id
+            error, done = refused, True
+            raise
+        except Exception as fault:  # noqa: BLE001 - same edge, for a fault of the pipeline itself
+            failed = coded(fault)
+            failed.call_id = record.call_id
+            error, done = failed, True
+            raise failed from None
+        except CallerError as own:
+            error, done = own, True
+            raise own.error from own.error.__cause__
+        except BaseException as gone:
+            error, done = gone, True
+            raise
+        finally:
+            if done:
+                lease.end(error)
+
+    def _carry_out(self, effect: Effect, lease: Lease[SyncConnection], request: Request) -> Any:
+        kind = type(effect)  # the common ones first
+        if kind is EnterSlot:
+            return self._enter(effect, lease)  # type: ignore[arg-type]
+        if kind is Send:
+            return self._send(effect, lease)  # type: ignore[arg-type]
+        if kind is Read:
+            connection = lease.connection
+            assert connection is not None
+            body = connection.read(cap=effect.cap, deadline=effect.deadline, idle=effect.idle)  # type: ignore[union-attr]
+            return lease.scrub_body(body)
+        if kind is LookUp:
+            found = self._cached(effect)  # type: ignore[arg-type]
+            if found is None and self.cache.enabled:
+                return self._join(effect, lease)  # type: ignore[arg-type]
+            return found
+        if kind is Pace:
+            return self._pace(effect, lease)  # type: ignore[arg-type]
+        if kind is Again:
+            delay = self._again(effect, lease)  # type: ignore[arg-type]
+            return _sleep(delay) if delay > 0 else None
+        return self._at_once(effect, lease, request)
+
+    def _pace(self, asked: Pace, lease: Lease[SyncConnection]) -> None:
+        wait = self._pass(asked, lease)
+        if wait > 0:
+            _sleep(wait)
+
+    def _send(self, order: Send, lease: Lease[SyncConnection]) -> Any:
+        self._begin_trip(order, lease)
+        try:
+            connection = self.wire.acquire(
+                order.target,
+                deadline=order.deadline,
+                on_attempt=lease.attempted,
+                fresh=order.fresh,
+                phases=order.phases,
+            )
+            lease.take(connection)
+            head = connection.send(
+                self._head(order, lease),
+                order.body,
+                deadline=order.deadline,
+                on_sent=lease.attempted,
+                method=order.method,
+                upload=order.upload,
+                phases=order.phases,
+            )
+        except FaztError as error:
+            lease.failed(error, self.clock())
+            raise
+        return lease.answered(head, self.clock())
+
+    def _join(self, asked: LookUp, lease: Lease[SyncConnection]) -> CachedResponse | None:
+        """Ask the network for all who ask the same (None), or wait for the one who does."""
+        flight = self.flights.begin((asked.request, asked.ttl))
+        if flight.leader:
+            lease.flight = flight
+            return None
+        woken = threading.Event()
+        flight.wake = woken.set
+        try:
+            if not woken.wait(max(0.0, asked.deadline - self.clock())):
+                raise FaztError(Reason.TOTAL, "the call did not finish within its deadline")
+        finally:
+            self.flights.leave(flight)
+        return self._cached(asked, again=True)
+
+    def close(self) -> None:
+        """End what collected calls left behind and close every connection."""
+        self.end_strays()
+        self.wire.close()
+
+
+class Streamed:
+    """An answer whose body is read as it comes; for one thread at a time.
+
+    Iterating gives pieces of the body as they are on the wire: without framing, still content-coded, secrets that this
+    call sent taken out. The end, an error, `close()` and the collector each end the call.
+
+    Attributes:
+        response: status, fields, URL, id; its body is empty.
+        record: the record of the call, complete once the stream has ended.
+        trailers: fields after a chunked body, once it has ended.
+        size: bytes of body read so far, as they were on the wire.
+    """
+
+    __slots__ = ("_body", "_lease", "_opened", "_scrub", "record", "response", "size", "trailers")
+
+    def __init__(self, lease: Lease[SyncConnection], opened: Opened) -> None:
+        self._lease = lease
+        self._opened = opened
+        self._scrub = ScrubStream(lease.scrubber) if lease.scrubber is not None else None
+        self._body: bytes | None = None
+        self.response = opened.response
+        self.record: CallRecord = lease.record
+        self.trailers: Fields = ()
+        self.size = 0
+        if not opened.live:
+            self._body = opened.response.body
+            opened.response.body = b""
+            lease.end(None)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole body is here: reading it will not wait."""
+        connection = self._lease.connection
+        return connection is None or connection.complete
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self.read_some():
+            yield data
+
+    def read_some(self) -> bytes:
+        """Return the next piece of the body; b"" at its end.
+
+        Raises:
+            FaztError: `body` at the deadline or after too long a silence, `response_body`, `protocol`.
+        """
+        if self._body is not None:
+            body, self._body = self._body, None
+            return body
+        lease = self._lease
+        connection = lease.connection
+        if connection is None:
+            return b""
+        try:
+            while True:
+                data = connection.read_some(deadline=self._opened.deadline, idle=self._opened.idle)
+                if not data:
+                    return self._finish(connection)
+                self.size += len(data)
+                self.record.response_bytes = self.size
+                if self.size > self._opened.cap:
+                    raise FaztError(Reason.RESPONSE_BODY, f"The response is larger than {self._opened.cap} bytes.")
+                if self._scrub is None:
+                    return data
+                if out := self._scrub.feed(data):
+                    return out
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def read(self) -> bytes:
+        """Return all that is left of the body.
+
+        Raises:
+            FaztError: as `read_some`.
+        """
+        lease = self._lease
+        connection = lease.connection
+        if connection is None or self.size or self._scrub is not None:
+            return b"".join(self)
+        try:
+            body = connection.read(cap=self._opened.cap, deadline=self._opened.deadline, idle=self._opened.idle)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        self.size = self.record.response_bytes = len(body)
+        self._finish(connection)
+        return body
+
+    def close(self) -> None:
+        """End the call, whether or not the body has ended; may be repeated."""
+        self._body = None
+        self._lease.end(None)
+
+    def _finish(self, connection: SyncConnection) -> bytes:
+        """End the call with its body; return what scrubbing kept back."""
+        self.trailers = connection.trailers
+        rest = b""
+        if self._scrub is not None:
+            rest = self._scrub.finish()
+            self.record.scrubbed += self._scrub.count
+            self._scrub = None
+        self._lease.let_go()
+        self._lease.end(None)
+        return rest
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, FaztError):
+            error.call_id = self.record.call_id
+        self._lease.end(error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        lease = getattr(self, "_lease", None)
+        if lease is not None and not lease.ended:
+            lease.end(GeneratorExit())
+
+    def __repr__(self) -> str:
+        return f"<Streamed {self.response.status} {self.response.call_id}>"
