@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ FILE_KEYS: dict[str, type] = {
     "path_routing": bool,
     "require_sandbox": str,
     "engine": str,
+    "telemetry": dict,
+    "traffic": dict,
 }
 """Keys of the file and their types; `ca_file` adds to `ca_files`, the others are fields of `Settings`."""
 
@@ -40,6 +42,8 @@ class Settings:
         path_routing: serve `/_app/NAME/` to peers other than loopback too.
         require_sandbox: "" accepts what the kernel grants beside seccomp; "full" needs all of it.
         engine: "" takes the built guest or falls back to jsbox; "wasm" or "jsbox" insist.
+        telemetry: where events go beside the log (`telemetry.fanout_from_config`).
+        traffic: rates, breakers, services (`core.traffic`).
     """
 
     data: Path
@@ -51,6 +55,8 @@ class Settings:
     path_routing: bool = False
     require_sandbox: str = ""
     engine: str = ""
+    telemetry: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    traffic: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 def load(
@@ -102,7 +108,7 @@ def _from_file(settings: Settings, path: Path) -> Settings:
         if key not in FILE_KEYS:
             raise ConfigError(f"{path}: unknown key {key!r}", hint=f"known keys: {', '.join(FILE_KEYS)}")
         if type(value) is not FILE_KEYS[key]:
-            raise ConfigError(f"{path}: {key} must be a {FILE_KEYS[key].__name__}")
+            raise ConfigError(f"{path}: {key} must be a {'table' if FILE_KEYS[key] is dict else FILE_KEYS[key].__name__}")
         change: dict[str, Any] = {key: value}
         if key == "ca_file":
             change = {"ca_files": (Path(str(value)).expanduser(),)}

@@ -163,6 +163,9 @@ def exchange(
     record.request_bytes = _size_of(request.body)
     record.auth = request.auth and request.auth[:_MAX_NAME]
     app = request.app
+    for field, value in request.headers:
+        if len(field) == 11 and field.lower() == "traceparent":
+            record.trace = value[:55]
     # of this hop, as method and url
     headers, keep_secret = request.headers, True
     body: bytes | Upload | None = request.body if request.upload is None else request.upload

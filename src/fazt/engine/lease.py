@@ -23,6 +23,10 @@ _PREFIX = os.urandom(5).hex()
 os.register_at_fork(after_in_child=lambda: globals().__setitem__("_PREFIX", os.urandom(5).hex()))
 
 
+_NO_TRIP = frozenset({Reason.PRIVATE_ADDRESS, Reason.OWN_LISTENER, Reason.POOL_WAIT})
+"""Refusals between asking for a connection and the first packet of one."""
+
+
 class CallIds:
     """Ids of calls: unique across processes, ordered within one; `c_` and 20 hex digits."""
 
@@ -126,6 +130,8 @@ class Lease(Generic[C]):
 
     def failed(self, error: FaztError, now: float) -> None:
         """Note that the current trip failed before the head of an answer came."""
+        if error.reason in _NO_TRIP:
+            self.record.attempt_ts = None
         passed, self.passed = self.passed, None
         if passed is not None:
             passed.settle(reason=error.reason, retry_after=error.retry_after, now=now)
@@ -199,7 +205,7 @@ class Lease(Generic[C]):
             record.attempts = []
         record.attempts.append(trip)
         record.waited_ms += delay * 1000.0
-        record.ttfb_ms = None
+        record.ttfb_ms = record.attempt_ts = None
         if earlier is not None:
             record.number = 1
 
