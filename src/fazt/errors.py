@@ -41,6 +41,7 @@ class Reason(StrEnum):
     REDIRECT_LIMIT = "redirect_limit"
     REDIRECT_LOOP = "redirect_loop"
     REDIRECT_BODY = "redirect_body"
+    PATH_REFUSED = "path_refused"
     # NET_AUTH
     SECRET_UNKNOWN = "secret_unknown"  # noqa: S105 - a reason, not a password
     SECRET_WRONG_HOST = "secret_wrong_host"  # noqa: S105
@@ -73,6 +74,7 @@ class Reason(StrEnum):
     RESPONSE_BODY = "response_body"
     RESPONSE_HEADERS = "response_headers"
     DECODED_BODY = "decoded_body"
+    LENGTH = "length"
     # NET_ERROR
     BAD_OPTION = "bad_option"
     DNS_FAILED = "dns_failed"
@@ -82,6 +84,13 @@ class Reason(StrEnum):
     DECODE = "decode"
     STORE = "store"
     NOT_CACHED = "not_cached"
+    STATUS = "status"
+    RANGE = "range"
+    CHECKSUM = "checksum"
+    FILE_WRITE = "file_write"
+    FILE_RENAME = "file_rename"
+    FILE_EXISTS = "file_exists"
+    FILE_LOCKED = "file_locked"
     INTERNAL = "internal"
 
 
@@ -101,6 +110,7 @@ _BY_CODE: dict[Code, tuple[Reason, ...]] = {
         Reason.REDIRECT_LIMIT,
         Reason.REDIRECT_LOOP,
         Reason.REDIRECT_BODY,
+        Reason.PATH_REFUSED,
     ),
     Code.NET_AUTH: (
         Reason.SECRET_UNKNOWN,
@@ -132,6 +142,7 @@ _BY_CODE: dict[Code, tuple[Reason, ...]] = {
         Reason.RESPONSE_BODY,
         Reason.RESPONSE_HEADERS,
         Reason.DECODED_BODY,
+        Reason.LENGTH,
     ),
     Code.NET_ERROR: (
         Reason.BAD_OPTION,
@@ -142,6 +153,13 @@ _BY_CODE: dict[Code, tuple[Reason, ...]] = {
         Reason.DECODE,
         Reason.STORE,
         Reason.NOT_CACHED,
+        Reason.STATUS,
+        Reason.RANGE,
+        Reason.CHECKSUM,
+        Reason.FILE_WRITE,
+        Reason.FILE_RENAME,
+        Reason.FILE_EXISTS,
+        Reason.FILE_LOCKED,
         Reason.INTERNAL,
     ),
 }
@@ -158,6 +176,7 @@ RETRYABLE: frozenset[Reason] = frozenset(
         Reason.NET_BUDGET_EXHAUSTED,
         Reason.HOST_RATE,
         Reason.BREAKER_OPEN,
+        Reason.FILE_LOCKED,
     }
 )
 """Reasons after which the same call may succeed later without anybody changing anything."""
