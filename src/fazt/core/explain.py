@@ -5,11 +5,13 @@ Nothing is decided here: every verdict comes from the gate that the pipeline its
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fazt.core.addresses import classify, judge
+from fazt.core.call import Profile
 from fazt.core.exchange import judge_rule, secret_for
 from fazt.core.headers import method as canonical_method
 from fazt.core.policy import Policy
@@ -41,7 +43,7 @@ class Explanation:
     """All gates in order, the deciding rule, and the narrowest command that would allow the request (or None).
 
     `asked` is None when the text is no URL. `reason` is the first refusal's. While `address_open`, the name may be
-    looked up, and `with_addresses` closes the last gate.
+    looked up, and `with_addresses` closes the last gate. `remedy` is what `fix` was written from.
     """
 
     allowed: bool
@@ -51,11 +53,25 @@ class Explanation:
     reason: Reason | None = None
     fix: str | None = None
     address_open: bool = False
+    remedy: Remedy | None = None
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+    def __str__(self) -> str:
+        width = max((len(gate.gate) for gate in self.gates), default=0)
+        lines = [f"{gate.verdict:6}  {gate.gate:{width}}  {gate.detail}" for gate in self.gates]
+        lines.append("allowed" if self.allowed else f"refused: {self.reason}")
+        return "\n".join([*lines, f"fix: {self.fix}"] if self.fix else lines)
 
     @property
     def url(self) -> Url | None:
         """The canonical URL."""
         return None if self.asked is None else self.asked.url
+
+    def json(self) -> str:
+        """Return what `fazt explain --json` prints."""
+        return json.dumps(self.as_dict(), ensure_ascii=False, indent=2)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the shape of `explain --json`."""
@@ -99,6 +115,8 @@ def explain(
     auth: str | None = None,
     world: World | None = None,
     may_create: bool = False,
+    profile: Profile | None = None,
+    command_line: bool = True,
 ) -> Explanation:
     """Ask the gates that need no network: URL, rule, secret.
 
@@ -110,6 +128,8 @@ def explain(
         auth: name of a secret the caller would ask for.
         world: what surrounds the call; nothing by default.
         may_create: an app that does not exist may be granted something, which makes its record.
+        profile: numbers of the door the call would go through; those of functions by default.
+        command_line: whether the policy is one that commands change; else the gates name none.
     """
     world = world or World()
     gates: list[Gate] = []
@@ -128,8 +148,8 @@ def explain(
     try:
         rule = judge_rule(policy, app=app, url=url, method=verb)
     except FaztError as refused:
-        found = _refused(gates, "rule", refused, remedy())
-        if refused.reason is Reason.DENIED_BY_RULE:
+        found = _refused(gates, "rule", refused, remedy(), noted=command_line)
+        if refused.reason is Reason.DENIED_BY_RULE and command_line:
             found = _noted(found, ["no allow lifts a deny: `fazt net remove` takes the rule back"])
         return replace(found, asked=asked)
     gates.append(Gate("rule", "pass", f"rule {rule.id} allows {_says(policy, rule)}"))
@@ -138,16 +158,22 @@ def explain(
         try:
             meta = secret_for(policy, app=app, name=name, url=url)
         except FaztError as refused:
-            return replace(_refused(gates, "secret", refused, remedy()), asked=asked, rule=rule)
+            found = _refused(gates, "secret", refused, remedy(), noted=command_line)
+            return replace(found, asked=asked, rule=rule)
         gates.append(Gate("secret", "pass", f"{meta.name} may go to {url.host} ({meta.kind})"))
     else:
         gates.append(Gate("secret", "skip", "no secret asked for"))
-    gates += _run_gates(policy, app=app, rule=rule)
+    gates += _run_gates(policy, app=app, rule=rule, profile=profile)
     return Explanation(True, tuple(gates), asked=asked, rule=rule, address_open=True)
 
 
 def with_addresses(
-    found: Explanation, policy: Policy, addresses: Sequence[str] | FaztError, *, world: World | None = None
+    found: Explanation,
+    policy: Policy,
+    addresses: Sequence[str] | FaztError,
+    *,
+    world: World | None = None,
+    command_line: bool = True,
 ) -> Explanation:
     """Close the address gate with what DNS answered, or with the error it gave."""
     asked, rule = found.asked, found.rule
@@ -167,33 +193,45 @@ def with_addresses(
         among = f" (among {listed})" if len(addresses) > 1 else ""
         gate = Gate("address", "refuse", f"{refused.reason}: {said}{among}")
         helped = mend(policy, asked, world, addresses=addresses)
-        done = replace(closed, allowed=False, gates=(*found.gates, gate), reason=refused.reason, fix=_line(helped))
-        return _noted(done, helped.notes if helped is not None else ())
+        done = replace(closed, allowed=False, gates=(*found.gates, gate), reason=refused.reason)
+        return _helped(done, helped, noted=command_line)
     return replace(closed, gates=(*found.gates, Gate("address", "pass", listed)))
 
 
-def _run_gates(policy: Policy, *, app: str, rule: Rule) -> list[Gate]:
+def _run_gates(policy: Policy, *, app: str, rule: Rule, profile: Profile | None) -> list[Gate]:
     """Return the gates that only a running call can ask, with the numbers it would meet."""
     net = policy.limits_for(app).net
+    rate, burst = effective(rule.rate, rule.burst, default_rate=net.rate_limit, default_burst=net.rate_burst)
     time = min(rule.timeout_ms or net.call_timeout, net.call_timeout)
     kept = bool(rule.cache_ttl and net.cache_max_items and net.cache_max_bytes)
-    rate, burst = effective(rule.rate, rule.burst, default_rate=net.rate_limit, default_burst=net.rate_burst)
     said = {
         "budget": f"{net.max_calls} calls of one invocation share {net.budget} ms; this one may take {time} ms",
         "cache": f"responses are kept for {rule.cache_ttl} s" if kept else "nothing is kept",
         "slot": f"{net.app_concurrency} calls of the app and {net.concurrency} of all apps at once",
         "rate": f"{rate} a minute, {max(1, burst)} at once" if rate > 0 else "no rate is set",
     }
+    if profile is not None and profile.door != "functions":
+        most = min(rule.timeout_ms or profile.call_ms, profile.call_ms)
+        said["budget"] = f"it may take {most:.0f} ms unless the caller says otherwise"
+        said["cache"] = f"at most {rule.cache_ttl} s, where a cache is used" if rule.cache_ttl else "as the caller says"
+        said["slot"] = "no limit but the pool's"
     return [Gate(name, "skip", f"decided in the call: {text}") for name, text in said.items()]
 
 
-def _refused(gates: Sequence[Gate], gate: str, refused: FaztError, helped: Remedy | None = None) -> Explanation:
+def _refused(
+    gates: Sequence[Gate], gate: str, refused: FaztError, helped: Remedy | None = None, *, noted: bool = True
+) -> Explanation:
     said = [*gates, Gate(gate, "refuse", f"{refused.reason}: {refused.detail or refused.message}")]
     after = GATES[GATES.index(gate) + 1 :]
     said += [Gate(name, "skip", "not reached") for name in after[:-1]]
     said.append(Gate(after[-1], "skip", "not reached: the name was not looked up"))
-    found = Explanation(False, tuple(said), reason=refused.reason, fix=_line(helped))
-    return _noted(found, helped.notes if helped is not None else ())
+    return _helped(Explanation(False, tuple(said), reason=refused.reason), helped, noted=noted)
+
+
+def _helped(found: Explanation, helped: Remedy | None, *, noted: bool) -> Explanation:
+    if helped is None:
+        return found
+    return _noted(replace(found, fix=helped.command, remedy=helped), helped.notes if noted else ())
 
 
 def _noted(found: Explanation, notes: Sequence[str]) -> Explanation:
@@ -205,10 +243,6 @@ def _noted(found: Explanation, notes: Sequence[str]) -> Explanation:
         for gate in found.gates
     )
     return replace(found, gates=gates)
-
-
-def _line(helped: Remedy | None) -> str | None:
-    return None if helped is None else helped.command
 
 
 def _says(policy: Policy, rule: Rule) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 from fazt.core.limits import Limits
-from fazt.core.rules import RuleIndex, covers
+from fazt.core.public import PublicGrant
+from fazt.core.rules import Decision, Refused, RuleIndex, covers
+from fazt.core.url import Url
 from fazt.errors import FaztError, Reason
+
+SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+"""What a secret may be called."""
 
 SecretKind = Literal["bearer", "header", "query"]
 
@@ -55,6 +61,7 @@ class Policy:
         apps: by id.
         limits: the operator's.
         overrides: limits of apps that have their own, by id; within the operator's already.
+        public: what is granted of hosts that no rule names; None: nothing.
     """
 
     revision: int
@@ -63,6 +70,7 @@ class Policy:
     apps: Mapping[str, AppMeta]
     limits: Limits
     overrides: Mapping[str, Limits] = field(default_factory=dict)
+    public: PublicGrant | None = None
     _app_by_name: Mapping[str, AppMeta] = field(init=False, repr=False, compare=False)
     _secret_names: frozenset[str] = field(init=False, repr=False, compare=False)
     secret_headers: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -73,6 +81,19 @@ class Policy:
         object.__setattr__(self, "_secret_names", frozenset(name for _, name in self.secrets))
         keys = frozenset(meta.key.lower() for meta in self.secrets.values() if meta.kind == "header")
         object.__setattr__(self, "secret_headers", keys)
+
+    def decide(self, *, app: str, url: Url, method: str) -> Decision:
+        """Return the one rule that grants a call, or why none does; the grant for public hosts comes last.
+
+        Args:
+            app: id of the app, which is taken to exist; "" for the operator's own calls.
+            url: where the call goes.
+            method: its method, in upper case.
+        """
+        found = self.rules.decide(app=app, url=url, method=method)
+        if self.public is None or not isinstance(found, Refused) or found.reason is not Reason.HOST_NOT_GRANTED:
+            return found
+        return self.public.decide(url, method)
 
     def limits_for(self, app: str) -> Limits:
         """Return the limits of one app ("" for the operator's own calls)."""

@@ -6,7 +6,6 @@ refused, or that would not be enough is never shown.
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 
 from fazt.core.addresses import classify, judge, parse_grant
 from fazt.core.exchange import secret_for
-from fazt.core.policy import Policy
+from fazt.core.policy import SECRET_NAME, Policy, SecretMeta
 from fazt.core.rules import Allowed, Rule, expand_target, given, merge
 from fazt.core.url import Url, rule_path
 from fazt.errors import ConfigError, FaztError, Reason
@@ -27,7 +26,6 @@ _SETTINGS = {
     "cache_ttl": "--cache-ttl",
     "inject": "--inject",
 }
-_SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _SHOWN = 5
 
 
@@ -67,10 +65,19 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """Commands that make a call pass, and what else they change."""
+    """Commands that make a call pass, and what else they change.
+
+    Args:
+        commands: for a shell, one after the other.
+        notes: what else they change.
+        rule: the rule that they make or change, where one is to be.
+        secret: name of the secret and the hosts it is to be for, where one is to be set.
+    """
 
     commands: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    rule: Rule | None = None
+    secret: tuple[str, tuple[str, ...]] | None = None
 
     @property
     def command(self) -> str:
@@ -94,10 +101,12 @@ def mend(policy: Policy, asked: Asked, world: World, *, addresses: Sequence[str]
         world: static names, own listeners, interfaces.
         addresses: what the host resolves to, None where it was not looked up.
     """
-    decision = policy.rules.decide(app=asked.app, url=asked.url, method=asked.method)
+    decision = policy.decide(app=asked.app, url=asked.url, method=asked.method)
     rule = decision.rule if isinstance(decision, Allowed) and not asked.unknown else None
     commands: list[str] = []
     notes: tuple[str, ...] = ()
+    made: Rule | None = None
+    wanted: tuple[str, tuple[str, ...]] | None = None
     known = world.static.get(asked.url.host) if addresses is None else addresses
     ranges = _ranges(known, rule, asked, world)
     if ranges is None:
@@ -108,16 +117,18 @@ def mend(policy: Policy, asked: Asked, world: World, *, addresses: Sequence[str]
             return None
         commands.append(grant.command)
         rule, notes = grant.rule, grant.notes
+        made = rule
     name = asked.auth or rule.inject
     if name:
         try:
             secret_for(policy, app=asked.app, name=name, url=asked.url)
         except FaztError as refused:
-            command = _secret(policy, asked, name, refused.reason)
-            if command is None:
+            domains = _domains(policy, asked, name, refused.reason)
+            if domains is None:
                 return None
-            commands.append(command)
-    return Remedy(tuple(commands), notes)
+            wanted = (name, domains)
+            commands.append(_secret(policy, asked, name, domains, refused.reason))
+    return Remedy(tuple(commands), notes, made, wanted)
 
 
 def _ranges(addresses: Sequence[str] | None, rule: Rule | None, asked: Asked, world: World) -> tuple[str, ...] | None:
@@ -176,7 +187,8 @@ def _grant(policy: Policy, asked: Asked, *, rule: Rule | None, ranges: tuple[str
         tried = index.decide(app=asked.app, url=url, method=asked.method)
         if not isinstance(tried, Allowed) or tried.rule != made:
             continue
-        notes = [*_about_shadowed(policy, asked, shadowed), *_about_width(asked, made)]
+        notes = [*_about_shadowed(policy, asked, shadowed, public=policy.public is not None and not final)]
+        notes += _about_width(asked, made)
         return _Grant(_allow(target, _name(policy, asked), options), made, tuple(notes))
     return None
 
@@ -207,7 +219,12 @@ def _allow(target: str, app: str, options: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _about_shadowed(policy: Policy, asked: Asked, shadowed: Sequence[Rule]) -> Iterator[str]:
+def _about_shadowed(policy: Policy, asked: Asked, shadowed: Sequence[Rule], *, public: bool) -> Iterator[str]:
+    if public:
+        yield (
+            f"the fix makes the first rule for {asked.url.host}, to which the grant for public hosts then no longer "
+            "applies: repeat there what is still needed"
+        )
     if not shadowed:
         return
     listed = ", ".join(rule.id for rule in shadowed[:_SHOWN]) + (" and others" if len(shadowed) > _SHOWN else "")
@@ -226,22 +243,29 @@ def _about_width(asked: Asked, made: Rule) -> Iterator[str]:
         yield "the fix covers every path: no rule can name this one alone"
 
 
-def _secret(policy: Policy, asked: Asked, name: str, reason: Reason) -> str | None:
-    if asked.url.scheme != "https" or not _SECRET_NAME.fullmatch(name):
+def _domains(policy: Policy, asked: Asked, name: str, reason: Reason) -> tuple[str, ...] | None:
+    """Return the hosts a secret has to be for so that it may be sent; None where no command helps."""
+    if asked.url.scheme != "https" or not SECRET_NAME.fullmatch(name):
         return None
-    words = ["fazt", "secret", "set", name]
-    domains = [asked.url.host]
     if reason is Reason.SECRET_WRONG_HOST:
-        meta = policy.secrets.get((asked.app, name)) or policy.secrets[("", name)]
-        domains = [*meta.domains, asked.url.host]
+        return (*_held(policy, asked, name).domains, asked.url.host)
+    return (asked.url.host,) if reason in (Reason.SECRET_UNKNOWN, Reason.SECRET_WRONG_APP) else None
+
+
+def _secret(policy: Policy, asked: Asked, name: str, domains: Sequence[str], reason: Reason) -> str:
+    words = ["fazt", "secret", "set", name]
+    if reason is Reason.SECRET_WRONG_HOST:
+        meta = _held(policy, asked, name)
         if meta.kind != "bearer":
             words += ["--as", meta.kind, "--key", meta.key]
-    elif reason not in (Reason.SECRET_UNKNOWN, Reason.SECRET_WRONG_APP):
-        return None
     for domain in domains:
         words += ["--domain", domain]
     app = _name(policy, asked)
     return shlex.join([*words, "--app", app] if app else words)
+
+
+def _held(policy: Policy, asked: Asked, name: str) -> SecretMeta:
+    return policy.secrets.get((asked.app, name)) or policy.secrets["", name]
 
 
 def _name(policy: Policy, asked: Asked) -> str:

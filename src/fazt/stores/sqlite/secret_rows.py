@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fazt.core.injection import validate_secret, validate_value
-from fazt.core.policy import SecretMeta
+from fazt.core.policy import SECRET_NAME, SecretMeta
 from fazt.core.rules import host_pattern
 from fazt.errors import ConfigError
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ def check_secret(secret: NewSecret) -> None:
     Raises:
         ConfigError: one of them cannot be used.
     """
-    if not _NAME.fullmatch(secret.name):
+    if not SECRET_NAME.fullmatch(secret.name):
         raise ConfigError(
             f"{secret.name!r} cannot be the name of a secret",
             hint="letters, digits, underscores, dots and hyphens, a letter or underscore first",
