@@ -36,7 +36,7 @@ from fazt.core.ratelimit import effective
 from fazt.core.record import CallRecord
 from fazt.core.redirects import STATUSES, Final, Follow, Leg, follow
 from fazt.core.retry import Again as Retry
-from fazt.core.retry import parse_retry_after
+from fazt.core.retry import retry_after_of, was_sent
 from fazt.core.rules import ANY_PORT, ANY_SCHEME, Allowed, Rule
 from fazt.core.url import Url, parse_url
 from fazt.errors import FaztError, Reason, StaleConnectionError
@@ -288,6 +288,7 @@ def exchange(
                     reason=trouble.reason if trouble is not None else None,
                     retry_after=_asked(head, trouble, wall),
                     replayable=not _spent(body),
+                    sent=was_sent(trouble) if trouble is not None else True,
                     elapsed=moment - now,
                     left=deadline - moment,
                     draw=draw,
@@ -369,8 +370,7 @@ def _asked(head: ResponseHead | None, trouble: FaztError | None, wall: float) ->
     """Return the seconds that the server, or fazt's own limits, ask to wait before another try."""
     if trouble is not None:
         return trouble.retry_after
-    value = fields_of.first(head.headers, "retry-after") if head is not None else None
-    return parse_retry_after(value, wall_now=wall) if value is not None else None
+    return retry_after_of(head.headers, wall_now=wall) if head is not None else None
 
 
 def _bucket(policy: Policy, app: str, rule: Rule, *, host: str, rate: int, burst: int) -> tuple[str, str]:

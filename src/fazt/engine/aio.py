@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from fazt.core.record import CallRecord
 
 
+_sleep = asyncio.sleep
+
+
 class AsyncLease(Lease[AsyncConnection]):
     """A lease that belongs to one event loop."""
 
@@ -164,7 +167,7 @@ class AsyncEngine(EngineBase[AsyncWire]):
                 return await self._pace(effect, lease)
             case Again():
                 delay = self._again(effect, lease)
-                return await asyncio.sleep(delay)
+                return await _sleep(delay)
             case Discard():
                 changed = self._at_once(effect, lease, request)
                 try:
@@ -204,7 +207,7 @@ class AsyncEngine(EngineBase[AsyncWire]):
     async def _pace(self, asked: Pace, lease: AsyncLease) -> None:
         wait = self._pass(asked, lease)
         if wait > 0:
-            await asyncio.sleep(wait)
+            await _sleep(wait)
 
     async def _join(self, asked: LookUp, lease: AsyncLease) -> CachedResponse | None:
         """Ask the network for all who ask the same (None), or wait for the one who does."""

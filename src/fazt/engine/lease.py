@@ -6,10 +6,9 @@ import os
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from fazt.core.call import Earlier, ResponseHead
-from fazt.core.headers import first
 from fazt.core.injection import Scrubber
 from fazt.core.record import Attempt, CallRecord
-from fazt.core.retry import parse_retry_after
+from fazt.core.retry import retry_after_of
 from fazt.errors import CallerError, FaztError, OperatorError, Reason
 
 if TYPE_CHECKING:
@@ -139,9 +138,9 @@ class Lease(Generic[C]):
     def _settle(self, head: ResponseHead, now: float) -> None:
         passed, self.passed = self.passed, None
         assert passed is not None
-        value = first(head.headers, "retry-after") if head.status in (429, 503) else None
-        wall = self.record.ts + (now - self.started)
-        asked = parse_retry_after(value, wall_now=wall) if value is not None else None
+        asked = None
+        if head.status in (429, 503):
+            asked = retry_after_of(head.headers, wall_now=self.record.ts + (now - self.started))
         passed.settle(status=head.status, retry_after=asked, now=now)
 
     def scrub_body(self, body: bytes) -> bytes:

@@ -12,19 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from fazt.core.budget import Invocation
-from fazt.core.cache.store import ResponseCache
-from fazt.core.call import Request, Response
-from fazt.core.concurrency import Slots
-from fazt.core.limits import clamp_override
-from fazt.core.ratelimit import Buckets
-from fazt.core.record import CallRecord
-from fazt.core.rules import expand_target
-from fazt.engine import AsyncEngine
-from fazt.errors import CODE_OF, FaztError, Reason, StaleConnectionError, StoreError
-from fazt.stores.sqlite.secret_rows import NewSecret
-from fazt.stores.sqlite.store import Store
 from tests.fakes.calls import (
     APP,
     OTHER,
@@ -38,6 +25,19 @@ from tests.fakes.calls import (
     rule,
     secret,
 )
+
+from fazt.core.budget import Invocation
+from fazt.core.cache.store import ResponseCache
+from fazt.core.call import Request, Response
+from fazt.core.concurrency import Slots
+from fazt.core.limits import clamp_override
+from fazt.core.ratelimit import Buckets
+from fazt.core.record import CallRecord
+from fazt.core.rules import expand_target
+from fazt.engine import AsyncEngine
+from fazt.errors import CODE_OF, FaztError, Reason, StaleConnectionError, StoreError
+from fazt.stores.sqlite.secret_rows import NewSecret
+from fazt.stores.sqlite.store import Store
 
 CANARY = "canary-3f9d2c71b8e64a05"
 URL = "https://api.example.com/v1/items?token=in-the-query"
