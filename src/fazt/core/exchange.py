@@ -21,6 +21,7 @@ from fazt.core.call import (
     Fields,
     Hop,
     Opened,
+    Phases,
     Profile,
     Request,
     Response,
@@ -43,6 +44,7 @@ from fazt.errors import FaztError, Reason, StaleConnectionError
 
 if TYPE_CHECKING:
     from fazt.core.policy import Policy, SecretMeta
+    from fazt.core.traffic import Traffic
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 """Methods that may be sent again on a fresh connection (RFC 9110 section 9.2.2); TRACE is never sent."""
@@ -128,7 +130,7 @@ def exchange(
     now: float,
     tls: str,
     invocation: Invocation | None = None,
-    paced: bool = False,
+    traffic: Traffic | None = None,
 ) -> Generator[Effect, Any, Response | Opened]:
     """Decide and carry out one call.
 
@@ -140,7 +142,7 @@ def exchange(
         now: monotonic seconds at the start of the call.
         tls: id of the TLS configuration connections are made with.
         invocation: call counter and time budget shared by the calls of one handler run; None where a door has none.
-        paced: whether trips to the network pass the limits of `core.traffic`.
+        traffic: the limits that every trip to the network passes, None where there are none.
 
     Returns (as the generator's value): the response, whole, within its caps and scrubbed; for a call that asks for a
     stream, the response without its body and the limits under which the driver hands that out.
@@ -170,6 +172,11 @@ def exchange(
     headers, keep_secret = request.headers, True
     body: bytes | Upload | None = request.body if request.upload is None else request.upload
     phases = options.phases
+    retry = options.retry
+    if traffic is not None:
+        retry = traffic.retry_for(options.service, retry)
+        if phases is None and (seconds := traffic.read_timeout_for(options.service)) is not None:
+            phases = Phases(read=seconds)
     idle = phases.read if phases is not None else STREAM_IDLE if options.stream else None
     visited: set[tuple[str, str]] = set()
     hops: tuple[Hop, ...] = ()
@@ -255,7 +262,7 @@ def exchange(
                 trouble: FaztError | None = None
                 head: ResponseHead | None = None
                 try:
-                    if paced:
+                    if traffic is not None:
                         yield Pace(url.host, options.service, options.role, method, deadline)
                     if rule.rate or profile.rate:
                         rate, burst = effective(
@@ -271,16 +278,16 @@ def exchange(
                         head = yield replace(order, fresh=True)
                         assert head is not None
                     record.status = head.status
-                    if options.retry is None or head.status not in options.retry.statuses:
+                    if retry is None or head.status not in retry.statuses:
                         if not (options.stream or (options.follow and head.status in STATUSES)):
                             content = yield Read(cap, deadline, idle)
                         break
                 except FaztError as error:
-                    if options.retry is None:
+                    if retry is None:
                         raise
                     trouble = error
                 moment, wall, draw = yield Moment()
-                decision = options.retry.decide(
+                decision = retry.decide(
                     attempt=number,
                     method=method,
                     headers=sent,
@@ -293,7 +300,13 @@ def exchange(
                     left=deadline - moment,
                     draw=draw,
                 )
-                if not isinstance(decision, Retry):
+                if not isinstance(decision, Retry) or (
+                    # a refusal of the next trip would hide what became of this one
+                    traffic is not None
+                    and not traffic.closed_for(
+                        url.host, service=options.service, role=options.role, now=moment + decision.delay
+                    )
+                ):
                     if trouble is not None:
                         raise trouble
                     break

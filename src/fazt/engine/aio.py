@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -205,9 +205,22 @@ class AsyncEngine(EngineBase[AsyncWire]):
         return connection.read(cap=asked.cap, deadline=asked.deadline, idle=asked.idle)
 
     async def _pace(self, asked: Pace, lease: AsyncLease) -> None:
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+        place = self._place(asked, lease, lambda: _from_anywhere(loop, woken.set))
+        while place is not None and not place.granted:
+            try:
+                async with asyncio.timeout(self._patience(place, asked)):
+                    await woken.wait()
+            except TimeoutError:
+                if not place.granted:
+                    raise place.crowded() from None
+            woken.clear()
         wait = self._pass(asked, lease)
         if wait > 0:
             await _sleep(wait)
+            assert lease.passed is not None
+            lease.passed.recheck(self.clock())
 
     async def _join(self, asked: LookUp, lease: AsyncLease) -> CachedResponse | None:
         """Ask the network for all who ask the same (None), or wait for the one who does."""
@@ -218,13 +231,7 @@ class AsyncEngine(EngineBase[AsyncWire]):
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
 
-        def wake() -> None:
-            try:
-                loop.call_soon_threadsafe(_settle, waiter)
-            except RuntimeError:  # the loop is closed, and nobody waits on it any more
-                pass
-
-        flight.wake = wake
+        flight.wake = lambda: _from_anywhere(loop, _settle, waiter)
         try:
             async with asyncio.timeout(max(0.0, asked.deadline - self.clock())):
                 await waiter
@@ -246,6 +253,14 @@ class AsyncEngine(EngineBase[AsyncWire]):
     async def close(self) -> None:
         """Close every connection."""
         await self.wire.close()
+
+
+def _from_anywhere(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *args: Any) -> None:
+    """Do something on a loop, from whatever thread."""
+    try:
+        loop.call_soon_threadsafe(what, *args)
+    except RuntimeError:  # the loop is closed, and nobody waits on it any more
+        pass
 
 
 def _settle(waiter: asyncio.Future[None]) -> None:

@@ -20,12 +20,12 @@ from fazt.core.injection import Scrubber, apply
 from fazt.core.ratelimit import Buckets
 from fazt.core.record import CallRecord
 from fazt.engine.lease import CallIds, Lease
-from fazt.errors import CallerError, FaztError, Reason
+from fazt.errors import CallerError
 from fazt.net.http1 import encode_head
 
 if TYPE_CHECKING:
     from fazt.core.budget import Invocation
-    from fazt.core.traffic import Pass, Traffic
+    from fazt.core.traffic import Place, Traffic
     from fazt.ports import Policies, RecordSink, Vault
 
 _MAX_SCRUBBERS = 64
@@ -95,7 +95,7 @@ class EngineBase(Generic[W]):
             now=started,
             tls=tls,
             invocation=invocation,
-            paced=self.traffic is not None,
+            traffic=None if self.traffic is None or self.traffic.idle else self.traffic,
         )
         return record, started, steps
 
@@ -106,22 +106,34 @@ class EngineBase(Generic[W]):
             self.slots.acquire(asked.app, app_cap=asked.app_cap, global_cap=asked.global_cap)
             lease.slot = asked.app
 
+    def _place(self, asked: Pace, lease: Lease[Any], wake: Callable[[], None]) -> Place | None:
+        """Take a place among the calls to this host at once; None where their number is not limited."""
+        traffic = self.traffic
+        assert traffic is not None
+        place = lease.place = traffic.place(asked.host, role=asked.role, wake=wake)
+        return place
+
+    def _patience(self, place: Place, asked: Pace) -> float:
+        return max(0.0, min(place.patience, asked.deadline - self.clock()))
+
     def _pass(self, asked: Pace, lease: Lease[Any]) -> float:
         """Take leave of the limits of host, service and role; return the seconds to wait before going."""
         traffic = self.traffic
         assert traffic is not None
         now = self.clock()
-        passed: Pass = traffic.enter(asked.host, service=asked.service, role=asked.role, method=asked.method, now=now)
-        if now + passed.wait > asked.deadline:
-            passed.refund(now)
-            raise FaztError(
-                Reason.HOST_RATE,
-                "waiting for the rate of this host would take longer than the call may",
-                retry_after=passed.wait,
-            )
+        passed = traffic.enter(
+            asked.host,
+            service=asked.service,
+            role=asked.role,
+            method=asked.method,
+            now=now,
+            left=asked.deadline - now,
+        )
         lease.passed = passed
+        lease.record.breaker = passed.state
         lease.record.waited_ms += passed.wait * 1000.0
-        return passed.wait
+        wait: float = passed.wait
+        return wait
 
     def _at_once(self, effect: Effect, lease: Lease[Any], request: Request) -> Any:
         match effect:

@@ -14,8 +14,7 @@ from fazt.errors import CallerError, FaztError, OperatorError, Reason
 if TYPE_CHECKING:
     from fazt.core.budget import Invocation
     from fazt.core.cache.flight import Flight
-    from fazt.core.traffic import Pass
-    from fazt.core.waitlist import Ticket
+    from fazt.core.traffic import Pass, Place
     from fazt.engine.base import EngineBase
 
 _PREFIX = os.urandom(5).hex()
@@ -69,11 +68,11 @@ class Lease(Generic[C]):
         "invocation",
         "open_token",
         "passed",
+        "place",
         "record",
         "scrubber",
         "slot",
         "started",
-        "ticket",
         "values",
     )
 
@@ -95,7 +94,7 @@ class Lease(Generic[C]):
         self.values: tuple[str, ...] = ()
         self.passed: Pass | None = None
         """Leave of `core.traffic` for the current trip, until its outcome is noted."""
-        self.ticket: Ticket | None = None
+        self.place: Place | None = None
         """Place among the calls to this host at once, held until the body has ended."""
 
     def attempted(self) -> None:
@@ -132,8 +131,12 @@ class Lease(Generic[C]):
         if error.reason in _NO_TRIP:
             self.record.attempt_ts = None
         passed, self.passed = self.passed, None
-        if passed is not None:
-            passed.settle(reason=error.reason, retry_after=error.retry_after, now=now)
+        if passed is None:
+            return
+        if error.reason in _NO_TRIP:
+            passed.refund(now)
+        else:
+            passed.settle(reason=error.reason, now=now)
 
     def _settle(self, head: ResponseHead, now: float) -> None:
         passed, self.passed = self.passed, None
@@ -157,9 +160,9 @@ class Lease(Generic[C]):
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.release()
-        ticket, self.ticket = self.ticket, None
-        if ticket is not None:
-            ticket.leave()
+        place, self.place = self.place, None
+        if place is not None:
+            place.leave()
 
     def end_trip(
         self,
@@ -238,9 +241,9 @@ class Lease(Generic[C]):
         if self.passed is not None:
             self.passed.refund(ended)
             self.passed = None
-        if self.ticket is not None:
-            self.ticket.leave()
-            self.ticket = None
+        if self.place is not None:
+            self.place.leave()
+            self.place = None
         if self.flight is not None:
             engine.end_flight(self.flight)
         record = self.record

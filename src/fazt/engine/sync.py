@@ -120,9 +120,17 @@ class Engine(EngineBase[SyncWire]):
         return self._at_once(effect, lease, request)
 
     def _pace(self, asked: Pace, lease: Lease[SyncConnection]) -> None:
+        woken = threading.Event()
+        place = self._place(asked, lease, woken.set)
+        while place is not None and not place.granted:
+            if not woken.wait(self._patience(place, asked)) and not place.granted:
+                raise place.crowded()
+            woken.clear()
         wait = self._pass(asked, lease)
         if wait > 0:
             _sleep(wait)
+            assert lease.passed is not None
+            lease.passed.recheck(self.clock())
 
     def _send(self, order: Send, lease: Lease[SyncConnection]) -> Any:
         self._begin_trip(order, lease)
