@@ -98,7 +98,7 @@ class AsyncEngine(EngineBase[AsyncWire]):
         finally:
             lease.end(error)
 
-    async def open(self, request: Request, *, profile: Profile) -> AsyncStreamed:
+    async def open(self, request: Request, *, profile: Profile, hold: bool = False) -> AsyncStreamed:
         """Make one call and return when its head has come; the body is read from what is returned.
 
         The record is written when the body has ended, failed or was closed.
@@ -106,6 +106,7 @@ class AsyncEngine(EngineBase[AsyncWire]):
         Args:
             request: its options ask for a stream.
             profile: the numbers of the door.
+            hold: whether the record of an answered call waits for `settle` of what is returned.
 
         Raises:
             FaztError: the refusal or failure, with the call's id.
@@ -128,6 +129,7 @@ class AsyncEngine(EngineBase[AsyncWire]):
             found: Response | Opened = stop.value
             if isinstance(found, Response):
                 found = Opened(found, len(found.body), 0.0, None, live=False)
+            lease.held = hold
             return AsyncStreamed(lease, found)
         except FaztError as refused:
             refused.call_id = record.call_id
@@ -359,8 +361,21 @@ class AsyncStreamed:
 
     async def aclose(self) -> None:
         """End the call, whether or not the body has ended; may be repeated."""
+        self.settle()
+
+    @property
+    def scrubbed(self) -> int:
+        """Secrets taken out of the body so far: the bytes handed out are not those that were sent."""
+        return self._scrub.count if self._scrub is not None else self.record.scrubbed
+
+    def settle(self, error: BaseException | None = None) -> None:
+        """End the call and write the record that `open(hold=True)` held back; may be repeated.
+
+        Args:
+            error: what went wrong with the body after it was handed out.
+        """
         self._body = None
-        self._lease.end(None)
+        self._lease.settle(error)
 
     def _finish(self, connection: AsyncConnection) -> bytes:
         """End the call with its body; return what scrubbing kept back."""

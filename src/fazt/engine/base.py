@@ -19,8 +19,9 @@ from fazt.core.exchange import exchange
 from fazt.core.injection import Scrubber, apply
 from fazt.core.ratelimit import Buckets
 from fazt.core.record import CallRecord
-from fazt.engine.lease import CallIds, Lease
-from fazt.errors import CallerError
+from fazt.core.url import parse_url
+from fazt.engine.lease import CallIds, Lease, note_error
+from fazt.errors import CallerError, FaztError
 from fazt.net.http1 import encode_head
 
 if TYPE_CHECKING:
@@ -98,6 +99,20 @@ class EngineBase(Generic[W]):
             traffic=None if self.traffic is None or self.traffic.idle else self.traffic,
         )
         return record, started, steps
+
+    def refuse(self, request: Request, error: FaztError) -> None:
+        """Write the record of a call that its door refuses before anything of it was done; the error gets its id."""
+        record = CallRecord(self._ids(), self.wall(), request.app, request.door, request.method[:32])
+        record.service, record.role = request.options.service, request.options.role
+        try:
+            url = parse_url(request.url)
+        except FaztError:
+            pass
+        else:
+            record.scheme, record.host, record.port, record.path = url.scheme, url.host, url.port, url.path
+        error.call_id = record.call_id
+        note_error(record, error)
+        self.sink.append(record)
 
     # --- effects that do not wait
 

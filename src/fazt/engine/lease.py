@@ -61,10 +61,12 @@ class Lease(Generic[C]):
     __slots__ = (
         "__weakref__",
         "_engine",
+        "_unwritten",
         "attempted_at",
         "connection",
         "flight",
         "generation",
+        "held",
         "invocation",
         "open_token",
         "passed",
@@ -96,6 +98,9 @@ class Lease(Generic[C]):
         """Leave of `core.traffic` for the current trip, until its outcome is noted."""
         self.place: Place | None = None
         """Place among the calls to this host at once, held until the body has ended."""
+        self.held = False
+        """Whether the record waits for `settle`: what the caller does with the body belongs to the call."""
+        self._unwritten: EngineBase[Any] | None = None
 
     def attempted(self) -> None:
         """Note that a connection was tried or bytes were sent: the rate token stays spent."""
@@ -253,11 +258,25 @@ class Lease(Generic[C]):
         if self.invocation is not None and record.cache != "hit":
             self.invocation.charge(elapsed)
         if error is not None:
-            _note_error(record, error)
-        engine.sink.append(record)
+            note_error(record, error)
+        if self.held and type(error) is not GeneratorExit:
+            self._unwritten = engine
+        else:
+            engine.sink.append(record)
+
+    def settle(self, error: BaseException | None) -> None:
+        """End the call if it has not ended, and write the record that was held; later calls do nothing."""
+        self.end(error)
+        engine, self._unwritten = self._unwritten, None
+        if engine is None:
+            return
+        if error is not None and self.record.code is None:
+            note_error(self.record, error)
+        engine.sink.append(self.record)
 
 
-def _note_error(record: CallRecord, error: BaseException) -> None:
+def note_error(record: CallRecord, error: BaseException) -> None:
+    """Write into a record what ended its call."""
     if isinstance(error, FaztError):
         record.code, record.reason = error.code.value, error.reason.value
         record.address_class, record.hop, record.detail = error.address_class, error.hop, error.detail

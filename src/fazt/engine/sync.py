@@ -38,7 +38,7 @@ class Engine(EngineBase[SyncWire]):
         assert isinstance(response, Response)
         return response
 
-    def open(self, request: Request, *, profile: Profile) -> Streamed:
+    def open(self, request: Request, *, profile: Profile, hold: bool = False) -> Streamed:
         """Make one call and return when its head has come; the body is read from what is returned.
 
         The record is written when the body has ended, failed or was closed.
@@ -46,6 +46,7 @@ class Engine(EngineBase[SyncWire]):
         Args:
             request: its options ask for a stream.
             profile: the numbers of the door.
+            hold: whether the record of an answered call waits for `settle` of what is returned.
 
         Raises:
             FaztError: the refusal or failure, with the call's id.
@@ -53,6 +54,7 @@ class Engine(EngineBase[SyncWire]):
         opened, lease = self._run(request, profile, None, close=False)
         if isinstance(opened, Response):
             opened = Opened(opened, len(opened.body), 0.0, None, live=False)
+        lease.held = hold
         return Streamed(lease, opened)
 
     def _run(
@@ -268,8 +270,21 @@ class Streamed:
 
     def close(self) -> None:
         """End the call, whether or not the body has ended; may be repeated."""
+        self.settle()
+
+    @property
+    def scrubbed(self) -> int:
+        """Secrets taken out of the body so far: the bytes handed out are not those that were sent."""
+        return self._scrub.count if self._scrub is not None else self.record.scrubbed
+
+    def settle(self, error: BaseException | None = None) -> None:
+        """End the call and write the record that `open(hold=True)` held back; may be repeated.
+
+        Args:
+            error: what went wrong with the body after it was handed out.
+        """
         self._body = None
-        self._lease.end(None)
+        self._lease.settle(error)
 
     def _finish(self, connection: SyncConnection) -> bytes:
         """End the call with its body; return what scrubbing kept back."""
