@@ -1,0 +1,147 @@
+"""The `[telemetry]` table of `fazt.toml`: one table, or a list of tables, for each kind of sink.
+
+    [telemetry]
+    capacity = 10000            # records that wait at most
+
+    [telemetry.jsonl]
+    path = "net.jsonl"          # beside fazt.toml, or absolute
+
+    [[telemetry.otlp]]
+    endpoint = "http://127.0.0.1:4318"
+
+Whatever is not understood is refused: a sink that is written down and does not run would be missed too late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fazt.errors import ConfigError
+from fazt.telemetry.fanout import Fanout
+from fazt.telemetry.sinks.base import Sink
+from fazt.telemetry.sinks.sqlite import EventWriter
+
+SqliteOpener = Callable[[Path], Callable[[], EventWriter]]
+"""Takes the database's path and returns what opens it (`stores.sqlite.events.opener`)."""
+
+_FILE: dict[str, type | tuple[type, ...]] = {"path": str, "max_bytes": int, "keep": int}
+KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "log": {},
+    "console": {"attempts": bool},
+    "jsonl": _FILE,
+    "csv": _FILE,
+    "sqlite": {"path": str, "run_id": str},
+    "otlp": {
+        "endpoint": str,
+        "headers": dict,
+        "signals": list,
+        "service_name": str,
+        "sample": (int, float),
+        "all_logs": bool,
+        "timeout": (int, float),
+        "interval": (int, float),
+        "max_hosts": int,
+    },
+    "prometheus": {"listen": str, "max_hosts": int},
+}
+"""Every kind of sink with the keys it takes."""
+_NEEDS = {"jsonl": "path", "csv": "path", "prometheus": "listen"}
+
+
+def fanout_from_config(
+    table: Mapping[str, Any], *, directory: Path, sqlite: SqliteOpener | None = None
+) -> Fanout | None:
+    """Build the fan-out that a `[telemetry]` table describes, None when it names no sink.
+
+    Args:
+        table: as TOML gives it.
+        directory: what relative paths start from: the data directory.
+        sqlite: opens the tables of events; without it a sqlite sink is refused.
+
+    Raises:
+        ConfigError: an unknown kind or key, a missing one, a wrong type, or a value that the sink refuses.
+    """
+    capacity = table.get("capacity", 10_000)
+    if type(capacity) is not int or not 1 <= capacity <= 10_000_000:
+        raise ConfigError("telemetry: capacity must be a number of records, 1 to 10000000")
+    sinks = sinks_from_config(
+        {kind: value for kind, value in table.items() if kind != "capacity"}, directory=directory, sqlite=sqlite
+    )
+    return Fanout(sinks, capacity=capacity) if sinks else None
+
+
+def sinks_from_config(table: Mapping[str, Any], *, directory: Path, sqlite: SqliteOpener | None = None) -> list[Sink]:
+    """Build the sinks that a table describes, in its order.
+
+    Args, errors: as `fanout_from_config`, without `capacity`.
+    """
+    wanted: list[tuple[str, Mapping[str, Any]]] = []
+    for kind, value in table.items():
+        if kind not in KEYS:
+            raise ConfigError(f"telemetry: there is no sink {kind!r}", hint=f"sinks: {', '.join(KEYS)}")
+        entries = value if isinstance(value, list) else [value]
+        for entry in entries:
+            if not isinstance(entry, Mapping):
+                raise ConfigError(f"telemetry.{kind} must be a table", hint=f"[telemetry.{kind}]")
+            _check(kind, entry)
+            wanted.append((kind, entry))
+    sinks: list[Sink] = []
+    try:
+        for kind, entry in wanted:
+            sinks.append(_sink(kind, dict(entry), directory, sqlite))
+    except BaseException:
+        for sink in sinks:
+            sink.close()
+        raise
+    return sinks
+
+
+def _check(kind: str, entry: Mapping[str, Any]) -> None:
+    known = KEYS[kind]
+    for key, value in entry.items():
+        if key not in known:
+            raise ConfigError(
+                f"telemetry.{kind}: unknown key {key!r}",
+                hint=f"known keys: {', '.join(known)}" if known else f"the {kind} sink has no settings",
+            )
+        types = known[key] if isinstance(known[key], tuple) else (known[key],)
+        if type(value) not in types:  # type: ignore[operator]  # a bool is no number here
+            raise ConfigError(f"telemetry.{kind}: {key} has the wrong type")
+        if kind == "otlp" and key in ("headers", "signals"):
+            texts = value.values() if isinstance(value, dict) else value
+            if not all(isinstance(text, str) for text in texts):
+                raise ConfigError(f"telemetry.{kind}: {key} must hold strings")
+    needed = _NEEDS.get(kind)
+    if needed is not None and needed not in entry:
+        raise ConfigError(f"telemetry.{kind}: {needed} is missing")
+
+
+def _sink(kind: str, entry: dict[str, Any], directory: Path, sqlite: SqliteOpener | None) -> Sink:
+    match kind:
+        case "log" | "console":
+            from fazt.telemetry.sinks.text import ConsoleSink, LogSink
+
+            return LogSink() if kind == "log" else ConsoleSink(**entry)
+        case "jsonl" | "csv":
+            from fazt.telemetry.sinks.lines import CsvSink, JsonlSink
+
+            path = directory / Path(entry.pop("path")).expanduser()
+            if not path.parent.is_dir():
+                raise ConfigError(f"telemetry.{kind}: the directory {path.parent} does not exist")
+            return JsonlSink(path, **entry) if kind == "jsonl" else CsvSink(path, **entry)
+        case "sqlite":
+            from fazt.telemetry.sinks.sqlite import SqliteSink
+
+            if sqlite is None:
+                raise ConfigError("telemetry.sqlite needs a data directory")
+            return SqliteSink(sqlite(directory / Path(entry.pop("path", "log.db")).expanduser()), **entry)
+        case "otlp":
+            from fazt.telemetry.sinks.otlp import OtlpSink
+
+            return OtlpSink(**entry)
+        case _:
+            from fazt.telemetry.sinks.prometheus import PrometheusSink
+
+            return PrometheusSink(**entry)
