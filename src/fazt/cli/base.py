@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "env": ("fazt.cli.env:env", "Plain settings that an app may read."),
     "limits": ("fazt.cli.limits:limits", "Limits: show, set, describe."),
     "log": ("fazt.cli.log:log", "Calls and console lines, live."),
+    "stats": ("fazt.cli.stats:stats", "What became of the calls, in figures."),
     "serve": ("fazt.cli.serve:serve", "Serve the deployed apps and the admin API."),
     "demo": ("fazt.cli.demo:demo", "Watch a deployed app call out, and what it may not do."),
     "completion": ("fazt.cli.completion:completion", "Print the script that switches on tab completion."),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fazt.stores.sqlite.database import Database
 from fazt.stores.sqlite.log_rows import LoggedCall, LogLine, log_line, logged_call
+from fazt.stores.sqlite.log_summary import Summary, summary
 
 _FAILED = "(code IS NOT NULL OR status >= 400)"
 
@@ -134,6 +135,19 @@ class LogReader:
             )
             for row in rows
         ]
+
+    def summary(self, *, app: str | None = None, since: float | None = None, limit: int = 20) -> Summary:
+        """Return figures in all, per host and per service, with the median and the 95th percentile of durations.
+
+        Args:
+            app: only calls of one app id ("" for the operator's own).
+            since: only calls that began at or after this time (seconds since the epoch).
+            limit: how many hosts, services and kinds of failure at most.
+
+        Raises:
+            StoreError: the log cannot be read.
+        """
+        return summary(self._database, app=app, since=since, limit=limit)
 
     def newest(self) -> tuple[int, int]:
         """Return the greatest id of calls and of lines, where following the log begins.

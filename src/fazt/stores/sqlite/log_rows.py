@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from itertools import chain
 
 from fazt.core.call import Hop
-from fazt.core.record import CallRecord
+from fazt.core.record import Attempt, CallRecord
 
 PATH_CAP = 2048
 MESSAGE_CAP = 8192
@@ -59,6 +59,10 @@ INSERT_LINE = "INSERT INTO lines (ts, app, level, message, invocation) VALUES (?
 _LONE = re.compile("[\ud800-\udfff]")
 
 _INSERT_CALLS = {size: _INSERT_CALL + ", ".join([_ONE_CALL] * size) for size in _AT_ONCE}
+
+_ATTEMPT = tuple(field.name for field in fields(Attempt))
+_ATTEMPT_NEEDED = frozenset(field.name for field in fields(Attempt) if field.default is MISSING)
+_ATTEMPT_TEXTS = {"method": NAME_CAP, "host": NAME_CAP, "path": PATH_CAP, "redirect": PATH_CAP}
 
 Row = tuple[str | int | float | None, ...]
 
@@ -162,9 +166,11 @@ def line_row(line: PendingLine) -> Row:
 def logged_call(row: sqlite3.Row) -> LoggedCall:
     """Read a row of `calls`."""
     extra = json.loads(row["extra"]) if row["extra"] is not None else {}
+    attempts = [Attempt(**fields) for fields in extra.pop("attempts", ())]
     record = CallRecord(
         **{name: row[name] for name in _COLUMNS[:-1]},
         redirects=[Hop(status, url) for status, url in extra.pop("redirects", ())],
+        attempts=attempts or None,
         **extra,
     )
     return LoggedCall(row["id"], record)
@@ -187,7 +193,20 @@ def printable(text: str, cap: int) -> str:
 
 def _extra(record: CallRecord) -> str | None:
     """Return the fields that most calls don't have, as JSON; None where there are none."""
-    if not (record.redirects or record.auth or record.scrubbed or record.address_class or record.hop or record.detail):
+    if not (
+        record.redirects
+        or record.auth
+        or record.scrubbed
+        or record.address_class
+        or record.hop
+        or record.detail
+        or record.service
+        or record.role
+        or record.attempts
+        or record.waited_ms
+        or record.breaker
+        or record.error
+    ):
         return None
     extra: dict[str, object] = {
         "redirects": [(hop.status, printable(_without_query(hop.url), PATH_CAP)) for hop in record.redirects],
@@ -196,8 +215,23 @@ def _extra(record: CallRecord) -> str | None:
         "address_class": record.address_class,
         "hop": record.hop,
         "detail": record.detail and printable(record.detail, DETAIL_CAP),
+        "service": record.service and printable(record.service, NAME_CAP),
+        "role": record.role and printable(record.role, NAME_CAP),
+        "number": record.number if record.attempts else 0,
+        "attempts": [_attempt(attempt) for attempt in record.attempts or ()],
+        "waited_ms": round(record.waited_ms, 3),
+        "breaker": record.breaker and printable(record.breaker, NAME_CAP),
+        "error": record.error and printable(record.error, DETAIL_CAP),
     }
     return json.dumps({name: value for name, value in extra.items() if value})
+
+
+def _attempt(attempt: Attempt) -> dict[str, object]:
+    """Return the fields of a trip that say something."""
+    values = {name: getattr(attempt, name) for name in _ATTEMPT}
+    for name, cap in _ATTEMPT_TEXTS.items():
+        values[name] = values[name] and printable(_without_query(values[name]), cap)
+    return {name: value for name, value in values.items() if name in _ATTEMPT_NEEDED or value}
 
 
 def _escaped(match: re.Match[str]) -> str:
