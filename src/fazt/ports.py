@@ -166,3 +166,62 @@ class AsyncWire(Protocol):
 
     async def close(self) -> None:
         """Close every connection."""
+
+
+class SyncConnection(Protocol):
+    """One connection in use by one call that blocks."""
+
+    reused: bool
+    address: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole response has arrived."""
+
+    @property
+    def trailers(self) -> Fields:
+        """Fields that came after the body."""
+
+    def send(
+        self,
+        head: bytes,
+        body: bytes | None,
+        *,
+        deadline: float,
+        on_sent: Callable[[], None],
+        method: str = "GET",
+        upload: Upload | None = None,
+        phases: Phases | None = None,
+    ) -> ResponseHead:
+        """Write a request and read the head of its response."""
+
+    def read(self, *, cap: int, deadline: float, idle: float | None = None) -> bytes:
+        """Read the whole body."""
+
+    def read_some(self, *, deadline: float = ..., idle: float | None = None) -> bytes:
+        """Read what there is of the body, or wait for more; empty at its end."""
+
+    def release(self) -> None:
+        """Give the connection back, or close it when it cannot be used again; never blocks."""
+
+    def abort(self) -> None:
+        """Close the connection at once; never blocks."""
+
+
+class SyncWire(Protocol):
+    """The wire for callers that block; any number of threads use it."""
+
+    @property
+    def tls_id(self) -> str:
+        """Id of the TLS configuration, part of the pool key."""
+
+    def acquire(
+        self,
+        target: Target,
+        *,
+        deadline: float,
+        on_attempt: Callable[[], None],
+        fresh: bool = False,
+        phases: Phases | None = None,
+    ) -> SyncConnection:
+        """Return a pooled connection made under the same grant, or resolve, judge and connect."""

@@ -11,7 +11,9 @@ import ssl
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -19,21 +21,34 @@ from typing import Any, TypeVar
 import trustme
 
 from fazt.core.call import ResponseHead, Target
-from fazt.net.aio import Connection, Wire
+from fazt.net.aio import Wire
 from fazt.net.http1 import encode_head
 from fazt.net.pool import PoolLimits
 from fazt.net.resolve import Resolver
+from fazt.net.sync import SyncConnection, SyncWire
+from fazt.net.sync_resolve import SyncResolver
 
 T = TypeVar("T")
+_blocking: ContextVar[bool] = ContextVar("blocking", default=False)
 HOST = "api.example.com"
 GRANT = ("127.0.0.0/8", "::1/128")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LOOPS = ["asyncio", "uvloop"]
+WIRES = [*LOOPS, "sync"]
+"""The asynchronous wire on both event loops, and the synchronous one, each call of which runs in a thread."""
 
 
 def run(loop: str, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a test's coroutine on one of the two event loops."""
+    """Run a test's coroutine on one of the two event loops, or with `wire` giving the synchronous one."""
     factory: Any = asyncio.new_event_loop
+    token = _blocking.set(loop == "sync")
+    try:
+        return _run(loop, main, factory)
+    finally:
+        _blocking.reset(token)
+
+
+def _run(loop: str, main: Callable[[], Coroutine[Any, Any, T]], factory: Any) -> T:
     if loop == "uvloop":
         import pytest
 
@@ -201,11 +216,54 @@ def target(port: int, *, scheme: str = "http", host: str = HOST, app: str = "app
     return Target(scheme, host, port, app, changes.pop("tls", "system"), changes.pop("grant", GRANT))
 
 
-def wire(*addresses: str, host: str = HOST, **options: Any) -> Wire:
-    """A wire that finds `host` on loopback."""
-    options.setdefault("resolver", Resolver({host: addresses or ("127.0.0.1",)}))
+def wire(*addresses: str, host: str = HOST, **options: Any) -> Any:
+    """A wire that finds `host` on loopback; `lookup` and `static` are for its resolver."""
+    static = options.pop("static", {host: addresses or ("127.0.0.1",)} if "lookup" not in options else {})
+    found = {name: options.pop(name) for name in ("lookup", "ttl") if name in options}
     options.setdefault("limits", PoolLimits(total=20, per_key=2, expiry=10.0))
-    return Wire(**options)
+    if _blocking.get():
+        return Threaded(SyncWire(resolver=SyncResolver(static, **found), **options))
+    return Wire(resolver=Resolver(static, **found), **options)
+
+
+class Threaded:
+    """The synchronous wire as the scenarios use it: what blocks runs in a thread."""
+
+    def __init__(self, blocking: SyncWire) -> None:
+        self.__dict__["blocking"] = blocking
+        self.__dict__["handed"] = weakref.WeakKeyDictionary()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.blocking, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.blocking, name, value)
+
+    async def acquire(self, *args: Any, **options: Any) -> Any:
+        connection = await asyncio.to_thread(self.blocking.acquire, *args, **options)
+        return self.handed.setdefault(connection, ThreadedConnection(connection))
+
+    async def close(self) -> None:
+        self.blocking.close()
+
+
+class ThreadedConnection:
+    """One of its connections."""
+
+    def __init__(self, blocking: SyncConnection) -> None:
+        self.blocking = blocking
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.blocking, name)
+
+    async def send(self, *args: Any, **options: Any) -> ResponseHead:
+        return await asyncio.to_thread(self.blocking.send, *args, **options)
+
+    async def read(self, **options: Any) -> bytes:
+        return await asyncio.to_thread(self.blocking.read, **options)
+
+    async def read_some(self, **options: Any) -> bytes:
+        return await asyncio.to_thread(self.blocking.read_some, **options)
 
 
 def soon(seconds: float = 10.0) -> float:
@@ -217,12 +275,13 @@ def nothing() -> None:
 
 
 async def send(
-    connection: Connection, method: str = "GET", *, body: bytes | None = None, deadline: float | None = None
+    connection: Any, method: str = "GET", *, body: bytes | None = None, deadline: float | None = None
 ) -> ResponseHead:
     head = encode_head(method, "/", authority=HOST, fields=(("Accept-Encoding", "identity"),), body=body)
-    return await connection.send(
+    answer: ResponseHead = await connection.send(
         head, body, deadline=soon() if deadline is None else deadline, on_sent=nothing, method=method
     )
+    return answer
 
 
 @dataclass
@@ -231,11 +290,11 @@ class Got:
 
     head: ResponseHead
     body: bytes
-    connection: Connection
+    connection: Any
 
 
 async def call(
-    wire: Wire,
+    wire: Any,
     where: Target,
     method: str = "GET",
     *,
@@ -262,7 +321,7 @@ def sockets() -> int:
     return count
 
 
-def wait_for_kernel(connection: Connection) -> None:
+def wait_for_kernel(connection: Any) -> None:
     """Stop the event loop until the kernel holds something of this connection that the loop has not seen."""
     assert select.select([connection._sock], [], [], 20)[0]
 

@@ -191,8 +191,8 @@ class _Pretender:
 
 
 def test_whom_we_reached_is_verified() -> None:
-    assert module._wrong_peer(_Pretender(("127.0.0.1", 80)), "127.0.0.1", 80) == ""  # type: ignore[arg-type]
-    assert module._wrong_peer(_Pretender(("::1", 80)), "0:0::1", 80) == ""  # type: ignore[arg-type]
-    assert module._wrong_peer(_Pretender(("10.0.0.1", 80)), "127.0.0.1", 80)  # type: ignore[arg-type]
-    assert module._wrong_peer(_Pretender(("127.0.0.1", 81)), "127.0.0.1", 80)  # type: ignore[arg-type]
-    assert module._wrong_peer(_Pretender(("127.0.0.1", 80), ("127.0.0.1", 80)), "127.0.0.1", 80)  # type: ignore[arg-type]
+    assert module.wrong_peer(_Pretender(("127.0.0.1", 80)), "127.0.0.1", 80) == ""  # type: ignore[arg-type]
+    assert module.wrong_peer(_Pretender(("::1", 80)), "0:0::1", 80) == ""  # type: ignore[arg-type]
+    assert module.wrong_peer(_Pretender(("10.0.0.1", 80)), "127.0.0.1", 80)  # type: ignore[arg-type]
+    assert module.wrong_peer(_Pretender(("127.0.0.1", 81)), "127.0.0.1", 80)  # type: ignore[arg-type]
+    assert module.wrong_peer(_Pretender(("127.0.0.1", 80), ("127.0.0.1", 80)), "127.0.0.1", 80)  # type: ignore[arg-type]

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import pytest
 
 from fazt.errors import ConfigError, FaztError, Reason
-from fazt.net import resolve as module
-from fazt.net.resolve import Resolver, parse_resolve, system_lookup
+from fazt.net import lookups as module
+from fazt.net.lookups import system_lookup
+from fazt.net.resolve import Resolver, parse_resolve
 from tests.net.origin import LOOPS, run, soon, until
 
 
@@ -126,7 +127,7 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         resolver = Resolver(lookup=Names())
         for index in range(10):
             await resolver.resolve(f"n{index}.test")
-        assert len(resolver._cache) == 3
+        assert len(resolver._answers._found) == 3
 
     asyncio.run(main())
 

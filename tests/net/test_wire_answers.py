@@ -13,6 +13,7 @@ from fazt.errors import Code, FaztError, Reason
 from tests.net.origin import (
     LOOPS,
     OK,
+    WIRES,
     Got,
     Peer,
     Script,
@@ -32,8 +33,6 @@ from tests.net.origin import (
 from tests.net.test_http1 import BROKEN_CHUNKS, CHUNKED, REFUSED
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
-
-pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
 
 def exchange(loop: str, script: Script, method: str = "GET", *, cap: int = 1 << 20, body: bytes | None = None) -> Got:
@@ -62,6 +61,7 @@ def failure(loop: str, script: Script, *, cap: int = 1 << 20, body: bytes | None
 # --- answers that are fine
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_reads_an_answer_and_pools_the_connection(loop: str) -> None:
     got = exchange(loop, answering(OK))
     assert (got.head.status, got.body) == (200, b"ok")
@@ -69,6 +69,7 @@ def test_reads_an_answer_and_pools_the_connection(loop: str) -> None:
     assert got.connection.address == "127.0.0.1"
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("size", [1, 7, 100_000])
 def test_reads_an_answer_in_any_segmentation(loop: str, size: int) -> None:
     body = bytes(range(256)) * 4
@@ -87,6 +88,7 @@ def test_reads_an_answer_in_any_segmentation(loop: str, size: int) -> None:
     assert got.connection.trailers == (("digest", "x"),)
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize(
     ("method", "answer"),
     [
@@ -105,12 +107,14 @@ def test_answers_without_a_body_end_with_the_head_and_the_connection_stays(
     assert got.connection.reused
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_body_that_ends_with_the_connection(loop: str) -> None:
     got = exchange(loop, once(HEAD + b"\r\n" + b"x" * 100_000))
     assert got.body == b"x" * 100_000
     assert not got.connection.reused
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_gzip_although_identity_was_asked_is_delivered_raw(loop: str) -> None:
     packed = gzip.compress(b"secret" * 100)
     answer = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
@@ -119,6 +123,7 @@ def test_gzip_although_identity_was_asked_is_delivered_raw(loop: str) -> None:
     assert ("content-encoding", "gzip") in got.head.headers
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_a_few_interim_answers_are_passed_over(loop: str) -> None:
     early = b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 103 Early Hints\r\nLink: </s>\r\n\r\n" * 3
     got = exchange(loop, answering(early + OK))
@@ -126,6 +131,7 @@ def test_a_few_interim_answers_are_passed_over(loop: str) -> None:
     assert got.head.headers == (("content-length", "2"),)
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_half_close_after_the_answer_delivers_it_and_closes(loop: str) -> None:
     def script(peer: Peer) -> None:
         peer.request()
@@ -136,6 +142,7 @@ def test_half_close_after_the_answer_delivers_it_and_closes(loop: str) -> None:
     assert exchange(loop, script).body == b"ok"
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_connection_close_is_obeyed(loop: str) -> None:
     got = exchange(loop, answering(HEAD + b"Connection: close\r\nContent-Length: 2\r\n\r\nok"))
     assert got.body == b"ok"
@@ -145,6 +152,7 @@ def test_connection_close_is_obeyed(loop: str) -> None:
 # --- answers that are refused
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("name", REFUSED)
 def test_refuses_what_is_not_strict(loop: str, name: str) -> None:
     def script(peer: Peer) -> None:
@@ -155,6 +163,7 @@ def test_refuses_what_is_not_strict(loop: str, name: str) -> None:
     assert failure(loop, script).reason is Reason.PROTOCOL
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("name", BROKEN_CHUNKS)
 def test_refuses_broken_chunks(loop: str, name: str) -> None:
     def script(peer: Peer) -> None:
@@ -165,6 +174,7 @@ def test_refuses_broken_chunks(loop: str, name: str) -> None:
     assert failure(loop, script).reason is Reason.PROTOCOL
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize(
     ("part", "times", "reason"),
     [
@@ -188,6 +198,7 @@ def test_refuses_floods_of_fields_early(loop: str, part: bytes, times: int, reas
     assert failure(loop, script).reason is reason
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize(
     "answer",
     [b"", b"HTTP/1.1 200", HEAD + b"Content-Length: 9\r\n\r\nhalf", CHUNKED + b"2\r\nok\r\n", CHUNKED + b"5\r\nok"],
@@ -207,6 +218,7 @@ def test_a_truncated_answer_is_an_error_however_it_ends(loop: str, answer: bytes
     assert failure(loop, script).reason is Reason.PROTOCOL
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_reset_in_a_body_without_length_is_not_its_end(loop: str) -> None:
     def script(peer: Peer) -> None:
         peer.request()
@@ -217,6 +229,7 @@ def test_reset_in_a_body_without_length_is_not_its_end(loop: str) -> None:
     assert failure(loop, script).reason is Reason.PROTOCOL
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 def test_greeting_before_the_request_is_refused(loop: str) -> None:
     def script(peer: Peer) -> None:
         peer.send(OK)
@@ -238,6 +251,7 @@ def test_greeting_before_the_request_is_refused(loop: str) -> None:
 # --- sizes
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize(
     "answer",
     [
@@ -258,10 +272,12 @@ def test_a_body_over_the_cap_is_refused(loop: str, answer: bytes) -> None:
     assert (error.code, error.reason) == (Code.NET_SIZE, Reason.RESPONSE_BODY)
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_a_body_of_exactly_the_cap_passes(loop: str) -> None:
     assert len(exchange(loop, answering(HEAD + b"Content-Length: 10\r\n\r\n" + b"x" * 10), cap=10).body) == 10
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_fast_server_can_t_fill_memory(loop: str) -> None:
     def script(peer: Peer) -> None:
         peer.request()
@@ -291,6 +307,7 @@ def test_a_fast_server_can_t_fill_memory(loop: str) -> None:
         run(loop, lambda: main(origin.port, origin))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_streams_a_body_and_then_pools_the_connection(loop: str) -> None:
     def script(peer: Peer) -> None:
         while peer.request():
@@ -320,6 +337,7 @@ def test_streams_a_body_and_then_pools_the_connection(loop: str) -> None:
 # --- uploads
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("how", ["drained", "closed", "reset"])
 def test_early_413_to_a_large_upload_is_read(loop: str, how: str) -> None:
     """The server answers after the head and never reads the body: writing fails, the answer must not be lost."""
@@ -345,6 +363,7 @@ def test_early_413_to_a_large_upload_is_read(loop: str, how: str) -> None:
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 def test_answer_is_read_from_the_kernel_when_writing_fails(loop: str) -> None:
     """The loop is kept busy while answer and reset arrive, so that the first it learns of is the failed write."""
     answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig"
@@ -374,6 +393,7 @@ def test_answer_is_read_from_the_kernel_when_writing_fails(loop: str) -> None:
         run(loop, lambda: main(origin.port, origin))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_upload_and_answer_larger_than_all_buffers_don_t_deadlock(loop: str) -> None:
     """The server echoes as it reads and stops reading while its own writes block."""
     size = 12 << 20
@@ -394,6 +414,7 @@ def test_upload_and_answer_larger_than_all_buffers_don_t_deadlock(loop: str) -> 
     assert got.connection.reused
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("size", [100, 70_000, 3 << 20])
 def test_sends_bodies_of_any_size_whole(loop: str, size: int) -> None:
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
@@ -410,6 +431,7 @@ def test_sends_bodies_of_any_size_whole(loop: str, size: int) -> None:
         assert [request.partition(b"\r\n\r\n")[2] == body for request in origin.requests] == [True, True]
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_answer_before_the_upload_is_done_leaves_nothing_to_reuse(loop: str) -> None:
     def script(peer: Peer) -> None:
         peer.head()
@@ -454,6 +476,7 @@ def _drip(peer: Peer, data: bytes) -> None:
         peer.send(data[index : index + 1])
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_slow_fields_end_at_the_deadline(loop: str) -> None:
     def script(peer: Peer) -> None:
         peer.request()
@@ -462,10 +485,12 @@ def test_slow_fields_end_at_the_deadline(loop: str) -> None:
     assert late(loop, script).reason is Reason.FIRST_BYTE
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_no_answer_ends_at_the_deadline(loop: str) -> None:
     assert late(loop, lambda peer: peer.wait_for_end()).reason is Reason.FIRST_BYTE
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("framing", [b"Content-Length: 9999\r\n", b"Transfer-Encoding: chunked\r\n", b""])
 def test_F20_deadline_in_the_body_is_a_timeout(loop: str, framing: bytes) -> None:
     def script(peer: Peer) -> None:
@@ -487,6 +512,7 @@ def test_F20_deadline_in_the_body_is_a_timeout(loop: str, framing: bytes) -> Non
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_deadline_covers_an_upload_that_nobody_reads(loop: str) -> None:
     def script(peer: Peer) -> None:
         peer.head()
@@ -495,6 +521,7 @@ def test_deadline_covers_an_upload_that_nobody_reads(loop: str) -> None:
     assert late(loop, script, body=b"x" * (8 << 20)).reason is Reason.FIRST_BYTE
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_interim_answers_don_t_extend_the_deadline(loop: str) -> None:
     def script(peer: Peer) -> None:
         peer.request()
@@ -509,6 +536,7 @@ def test_interim_answers_don_t_extend_the_deadline(loop: str) -> None:
 # --- cancellation
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("stage", ["head", "body", "stream", "upload"])
 def test_cancelling_leaves_no_socket(loop: str, stage: str) -> None:
     def script(peer: Peer) -> None:
@@ -550,6 +578,7 @@ def test_cancelling_leaves_no_socket(loop: str, stage: str) -> None:
     assert sockets() == before
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_release_of_an_unread_answer_closes(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire()
@@ -564,6 +593,7 @@ def test_release_of_an_unread_answer_closes(loop: str) -> None:
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_release_of_a_whole_but_unread_answer_pools(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire()

@@ -16,12 +16,12 @@ from fazt.errors import FaztError, Reason, StaleConnectionError
 from fazt.hardware import interface_addresses
 from fazt.net.aio import Wire
 from fazt.net.pool import NONE, PoolLimits
-from fazt.net.resolve import Resolver
 from tests.net.origin import (
     GRANT,
     HOST,
     LOOPS,
     OK,
+    WIRES,
     Origin,
     Peer,
     answering,
@@ -42,9 +42,8 @@ from tests.net.origin import (
 HEAD = b"HTTP/1.1 200 OK\r\n"
 STOLEN = HEAD + b"Content-Length: 6\r\n\r\nstolen"
 
-pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
-
+@pytest.mark.parametrize("loop", WIRES)
 def test_a_connection_is_used_again_and_says_so(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire()
@@ -64,6 +63,7 @@ def test_a_connection_is_used_again_and_says_so(loop: str) -> None:
         assert origin.accepted == 1
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize(
     "change",
     [
@@ -75,7 +75,7 @@ def test_a_connection_is_used_again_and_says_so(loop: str) -> None:
 )
 def test_no_other_target_gets_it(loop: str, change: dict[str, Any]) -> None:
     async def main(port: int) -> None:
-        net = wire(resolver=Resolver({HOST: ("127.0.0.1",), "www.example.com": ("127.0.0.1",)}))
+        net = wire(static={HOST: ("127.0.0.1",), "www.example.com": ("127.0.0.1",)})
         await call(net, target(port))
         await call(net, target(port, **change))
         assert len(net.pool) == 2
@@ -86,6 +86,7 @@ def test_no_other_target_gets_it(loop: str, change: dict[str, Any]) -> None:
         assert origin.accepted == 2
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_fresh_leaves_the_pool_alone(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire()
@@ -100,6 +101,7 @@ def test_fresh_leaves_the_pool_alone(loop: str) -> None:
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_attempts_are_announced_only_when_one_is_made(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire()
@@ -122,6 +124,7 @@ def test_attempts_are_announced_only_when_one_is_made(loop: str) -> None:
 # --- bytes nobody asked for
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize(
     "answer",
     [
@@ -154,6 +157,7 @@ def test_bytes_behind_an_answer_poison_the_connection(loop: str, answer: bytes) 
         assert origin.accepted == 2
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("loop_turns", [True, False])
 def test_a_second_answer_while_idle_poisons_the_connection(loop: str, loop_turns: bool) -> None:
     """Also when the event loop has had no chance to see it: the kernel is asked before reuse."""
@@ -171,7 +175,7 @@ def test_a_second_answer_while_idle_poisons_the_connection(loop: str, loop_turns
         await call(net, target(port))
         assert len(net.pool) == 1
         origin.go.set()
-        if loop_turns:
+        if loop_turns and loop != "sync":
             await until(lambda: len(net.pool) == 0)
             assert not net.live
         else:
@@ -189,6 +193,7 @@ def test_a_second_answer_while_idle_poisons_the_connection(loop: str, loop_turns
 # --- connections that died
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
 @pytest.mark.parametrize("loop_turns", [True, False])
 def test_a_connection_closed_while_idle_is_not_handed_out(loop: str, how: str, loop_turns: bool) -> None:
@@ -209,7 +214,7 @@ def test_a_connection_closed_while_idle_is_not_handed_out(loop: str, how: str, l
         net = wire()
         await call(net, target(port))
         origin.go.set()
-        if loop_turns:
+        if loop_turns and loop != "sync":
             await until(lambda: len(net.pool) == 0)
         else:
             wait_for_kernel(*net.live)
@@ -221,6 +226,7 @@ def test_a_connection_closed_while_idle_is_not_handed_out(loop: str, how: str, l
         assert origin.accepted == 2
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_a_reused_connection_that_dies_unanswered_is_stale(loop: str, how: str) -> None:
     def script(peer: Peer) -> None:
@@ -243,6 +249,7 @@ def test_a_reused_connection_that_dies_unanswered_is_stale(loop: str, how: str) 
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_connection_that_dies_between_acquire_and_send_is_stale_and_nothing_was_sent(loop: str) -> None:
     def script(peer: Peer) -> None:
         peer.request()
@@ -266,6 +273,7 @@ def test_a_connection_that_dies_between_acquire_and_send_is_stale_and_nothing_wa
         run(loop, lambda: main(origin.port, origin))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 2"])
 def test_only_a_reused_connection_without_a_byte_of_answer_is_stale(loop: str, answer: bytes) -> None:
     def script(peer: Peer) -> None:
@@ -291,6 +299,7 @@ def test_only_a_reused_connection_without_a_byte_of_answer_is_stale(loop: str, a
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_a_deadline_on_a_reused_connection_is_a_timeout_not_a_stale_one(loop: str) -> None:
     def script(peer: Peer) -> None:
         peer.request()
@@ -312,6 +321,7 @@ def test_a_deadline_on_a_reused_connection_is_a_timeout_not_a_stale_one(loop: st
 # --- the idle
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 def test_idle_connections_end_by_themselves(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire(limits=PoolLimits(total=20, per_key=2, expiry=0.05))
@@ -328,6 +338,7 @@ def test_idle_connections_end_by_themselves(loop: str) -> None:
         assert origin.accepted == 3
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_surplus_connections_are_closed(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire(limits=PoolLimits(total=3, per_key=2, expiry=10))
@@ -352,6 +363,7 @@ def test_surplus_connections_are_closed(loop: str) -> None:
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_nothing_is_kept_where_the_profile_keeps_nothing(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire(limits=NONE)
@@ -363,6 +375,7 @@ def test_nothing_is_kept_where_the_profile_keeps_nothing(loop: str) -> None:
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_a_revoked_host_loses_its_idle_connections(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire()
@@ -378,6 +391,7 @@ def test_a_revoked_host_loses_its_idle_connections(loop: str) -> None:
         assert origin.accepted == 2
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_host_revoked_while_in_use_is_not_kept_afterwards(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire()
@@ -402,6 +416,7 @@ def test_a_host_revoked_while_in_use_is_not_kept_afterwards(loop: str) -> None:
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 def test_closing_the_wire_closes_everything(loop: str) -> None:
     before = sockets()
 
@@ -422,6 +437,7 @@ def test_closing_the_wire_closes_everything(loop: str) -> None:
     assert sockets() == before
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_a_connection_is_not_used_out_of_turn(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire()
@@ -436,6 +452,7 @@ def test_a_connection_is_not_used_out_of_turn(loop: str) -> None:
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # as error it would keep uvloop from closing
 def test_a_wire_outlives_its_event_loop(loop: str) -> None:
     net = wire()
@@ -455,6 +472,7 @@ def test_a_wire_outlives_its_event_loop(loop: str) -> None:
 # --- judging
 
 
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize(
     ("addresses", "grant", "reason"),
     [
@@ -488,6 +506,7 @@ def test_every_address_is_judged_before_any_is_connected_to(
         assert origin.accepted == (reason is None)
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_own_listeners_are_refused_whatever_is_granted(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire(own_listeners=expand_listeners([("127.0.0.1", port)], ["127.0.0.1"]))
@@ -502,6 +521,7 @@ def test_own_listeners_are_refused_whatever_is_granted(loop: str) -> None:
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_own_listeners_are_refused_at_addresses_that_came_later(loop: str) -> None:
     """An interface got its address after the wildcard bind was expanded."""
     address = next((a for a in sorted(interface_addresses()) if classify(a).klass is AddressClass.PRIVATE), None)
@@ -524,6 +544,7 @@ def test_own_listeners_are_refused_at_addresses_that_came_later(loop: str) -> No
         assert len(origin.requests) == 1
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_a_connection_that_is_reset_at_once_is_a_coded_error(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire()
@@ -538,12 +559,13 @@ def test_a_connection_that_is_reset_at_once_is_a_coded_error(loop: str) -> None:
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_a_name_that_changes_its_address_is_judged_again(loop: str) -> None:
     """DNS rebinding: what was public is loopback the next time."""
     answers = [("127.0.0.1",), ("10.0.0.1",)]
 
     async def main(port: int) -> None:
-        net = wire(resolver=Resolver(lookup=lambda host: answers.pop(0), ttl=0), limits=NONE)
+        net = wire(lookup=lambda host: answers.pop(0), ttl=0, limits=NONE)
         await call(net, target(port))
         with pytest.raises(FaztError) as caught:
             await call(net, target(port))
@@ -554,6 +576,7 @@ def test_a_name_that_changes_its_address_is_judged_again(loop: str) -> None:
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_F28_the_other_judged_addresses_are_tried(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire("::1", "127.0.0.2", "127.0.0.1", attempt_delay=0.01)
@@ -564,6 +587,7 @@ def test_F28_the_other_judged_addresses_are_tried(loop: str) -> None:
         run(loop, lambda: main(origin.port))
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_ipv6(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire("::1")
@@ -577,9 +601,14 @@ def test_ipv6(loop: str) -> None:
         pytest.skip("this machine has no IPv6 loopback")
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_a_hanging_resolver_ends_at_the_deadline(loop: str) -> None:
+    def hanging(host: str) -> tuple[str, ...]:
+        time.sleep(0.3)
+        return ()
+
     async def main() -> None:
-        net = wire(resolver=Resolver(lookup=lambda host: time.sleep(0.3) or ()))
+        net = wire(lookup=hanging)
         with pytest.raises(FaztError) as caught:
             await call(net, target(1), deadline=soon(0.05))
         assert caught.value.reason is Reason.DNS
@@ -588,6 +617,7 @@ def test_a_hanging_resolver_ends_at_the_deadline(loop: str) -> None:
     run(loop, main)
 
 
+@pytest.mark.parametrize("loop", WIRES)
 def test_the_environment_s_proxies_are_not_used(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -602,6 +632,7 @@ def test_the_environment_s_proxies_are_not_used(loop: str, monkeypatch: pytest.M
         assert origin.requests[0].startswith(b"GET / HTTP/1.1\r\nHost: api.example.com\r\n")
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 def test_cancelling_while_resolving_or_connecting_leaves_nothing(loop: str) -> None:
     before = sockets()
 
@@ -625,6 +656,7 @@ def test_cancelling_while_resolving_or_connecting_leaves_nothing(loop: str) -> N
     assert sockets() == before
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("answer", [OK, HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"])
 def test_cancelling_a_call_at_any_turn_leaves_nothing(loop: str, answer: bytes) -> None:
     before = sockets()
@@ -645,6 +677,7 @@ def test_cancelling_a_call_at_any_turn_leaves_nothing(loop: str, answer: bytes) 
     assert sockets() == before
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 def test_one_event_loop_at_a_time(loop: str) -> None:
     async def main(port: int) -> None:
         net = wire()
@@ -666,6 +699,7 @@ def test_one_event_loop_at_a_time(loop: str) -> None:
 # --- fork
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_forked_child_leaves_its_parent_s_connections_alone(loop: str) -> None:
     net: Wire = wire()
 

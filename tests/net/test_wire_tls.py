@@ -6,7 +6,6 @@ import asyncio
 import socket
 import ssl
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.net.origin import (
     HOST,
     LOOPS,
     OK,
+    WIRES,
     Origin,
     Peer,
     answering,
@@ -101,12 +101,14 @@ def test_the_context_is_made_once_and_only_when_needed(ca_file: Path) -> None:
 
 
 def test_the_loop_goes_on_while_the_context_is_made(ca_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tls = TlsConfig([ca_file])
+    tls = TlsConfig([ca_file, ca_file])  # no other test has made the context of this one
     made: list[bool] = []
     build = TlsConfig._build
 
+    go = threading.Event()
+
     def slowly(self: TlsConfig) -> ssl.SSLContext:
-        time.sleep(0.05)
+        assert go.wait(10)
         made.append(True)
         return build(self)
 
@@ -116,13 +118,15 @@ def test_the_loop_goes_on_while_the_context_is_made(ca_file: Path, monkeypatch: 
         both = asyncio.gather(tls.ready(), tls.ready())
         turns = 0
         while not both.done():
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0)
             turns += 1
+            if turns == 4:
+                go.set()
         one, two = await both
         assert one is two is tls.context
         return turns
 
-    assert asyncio.run(main()) > 3
+    assert asyncio.run(main()) >= 4
     assert made == [True]
 
 
@@ -144,7 +148,7 @@ def test_a_bad_ca_file_is_the_operator_s_mistake(tmp_path: Path, content: str) -
 # --- connections
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_calls_by_name_and_keeps_the_connection(loop: str, roots: TlsConfig, newest: ssl.TLSVersion) -> None:
     names: list[str] = []
@@ -165,7 +169,7 @@ def test_calls_by_name_and_keeps_the_connection(loop: str, roots: TlsConfig, new
     assert names == [HOST]
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 def test_large_bodies_both_ways_at_once(loop: str, roots: TlsConfig) -> None:
     """OpenSSL can't read and write one connection from two threads, so the server reads all, then answers."""
     size = 6 << 20
@@ -180,7 +184,7 @@ def test_large_bodies_both_ways_at_once(loop: str, roots: TlsConfig) -> None:
         run(loop, lambda: main(origin.port))
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 def test_a_wildcard_certificate(loop: str, roots: TlsConfig) -> None:
     async def main(port: int) -> None:
         net = wire(tls=roots)
@@ -191,7 +195,7 @@ def test_a_wildcard_certificate(loop: str, roots: TlsConfig) -> None:
         run(loop, lambda: main(origin.port))
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("wrong", ["name", "authority", "address", "old"])
 def test_certificates_that_don_t_count(loop: str, roots: TlsConfig, wrong: str) -> None:
     context = {
@@ -216,12 +220,12 @@ def _expired() -> ssl.SSLContext:
     return context
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 def test_the_system_s_roots_don_t_include_ours(loop: str) -> None:
     assert failure(loop, TlsConfig(), answering(OK), server_context()).reason is Reason.TLS_FAILED
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 def test_tls_below_1_2_is_refused(loop: str, roots: TlsConfig) -> None:
     context = server_context()
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -237,14 +241,14 @@ def test_tls_below_1_2_is_refused(loop: str, roots: TlsConfig) -> None:
     assert failure(loop, roots, answering(OK), old).reason is Reason.TLS_FAILED
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 def test_plain_http_on_a_tls_port_is_no_handshake(loop: str, roots: TlsConfig) -> None:
     assert failure(loop, roots, lambda peer: peer.send(OK), None).reason is Reason.TLS_FAILED
 
 
 # handshake_failure(40) and access_denied(49), fatal, in a TLS 1.2 record (RFC 8446 section 6)
 @pytest.mark.parametrize("alert", [40, 49])
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 def test_an_alert_in_the_handshake(loop: str, roots: TlsConfig, alert: int) -> None:
     def script(peer: Peer) -> None:
         peer.sock.recv(65536)
@@ -256,7 +260,7 @@ def test_an_alert_in_the_handshake(loop: str, roots: TlsConfig, alert: int) -> N
     assert "ALERT" in (error.detail or "")
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 def test_an_alert_after_the_handshake(loop: str, roots: TlsConfig) -> None:
     """TLS 1.3: the server finds only after our Finished that it wants a certificate of us."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -266,7 +270,7 @@ def test_an_alert_after_the_handshake(loop: str, roots: TlsConfig) -> None:
     assert failure(loop, roots, answering(OK), context).reason is Reason.TLS_FAILED
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
 def test_an_end_in_the_handshake(loop: str, roots: TlsConfig, how: str) -> None:
     def script(peer: Peer) -> None:
@@ -280,7 +284,7 @@ def test_an_end_in_the_handshake(loop: str, roots: TlsConfig, how: str) -> None:
     assert failure(loop, roots, script, None).reason is Reason.TLS_FAILED
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 def test_a_handshake_that_hangs_ends_at_the_deadline(loop: str, roots: TlsConfig) -> None:
     error = failure(loop, roots, lambda peer: peer.wait_for_end(), None, after=0.5)
     assert error.reason is Reason.TLS_HANDSHAKE
@@ -309,7 +313,7 @@ def test_cancelling_the_handshake_leaves_no_socket(loop: str, roots: TlsConfig) 
 # --- how a TLS connection ends
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 @pytest.mark.parametrize("polite", [True, False])
 def test_a_body_that_ends_with_the_connection_needs_a_close_notify(loop: str, roots: TlsConfig, polite: bool) -> None:
     """Anybody on the way can forge the end of the TCP connection, nobody that of TLS (RFC 9112 section 9.8)."""
@@ -353,7 +357,7 @@ def test_a_whole_answer_needs_no_close_notify(loop: str, roots: TlsConfig) -> No
         run(loop, lambda: main(origin.port))
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 def test_early_413_to_a_large_upload_is_read(loop: str, roots: TlsConfig) -> None:
     answer = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig"
 
@@ -371,7 +375,7 @@ def test_early_413_to_a_large_upload_is_read(loop: str, roots: TlsConfig) -> Non
         run(loop, lambda: main(origin.port))
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", WIRES)
 def test_an_idle_connection_is_closed_with_a_close_notify(loop: str, roots: TlsConfig) -> None:
     seen: list[bytes] = []
     done = threading.Event()

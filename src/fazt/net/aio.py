@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection
 from fazt.core.addresses import judge
 from fazt.core.call import Target
 from fazt.errors import FaztError, Reason
-from fazt.net.connect import ATTEMPT_DELAY, connect
+from fazt.net.connect import ATTEMPT_DELAY, connect, ends_here
 from fazt.net.connection import Connection
 from fazt.net.deadlines import Deadlines
-from fazt.net.link import forks
+from fazt.net.forked import forks
 from fazt.net.pool import FUNCTIONS, Pool, PoolLimits
 from fazt.net.resolve import Resolver
 from fazt.net.tls import TlsConfig, TlsSession
@@ -120,7 +120,7 @@ class Wire:
 
     def _judge_local(self, sock: socket.socket, address: str, target: Target) -> None:
         """Judge an address again that turns out to be this machine's: interfaces get new ones while a process runs."""
-        if address in self.local_addresses or not _ends_here(sock):
+        if address in self.local_addresses or not ends_here(sock):
             return
         self.local_addresses = frozenset({*self.local_addresses, address})
         try:
@@ -199,11 +199,3 @@ class Wire:
             connection.abandon()
         self._loop, self._forks, self._sweep = loop, forks(), None
         self.deadlines = Deadlines(loop)
-
-
-def _ends_here(sock: socket.socket) -> bool:
-    """Tell whether both ends of a connection have one address."""
-    try:
-        return bool(sock.getsockname()[0] == sock.getpeername()[0])
-    except OSError:  # it was reset already, as whoever uses it will see
-        return False

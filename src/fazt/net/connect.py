@@ -54,15 +54,21 @@ async def connect(
             queue = interleave(addresses)[:MAX_ATTEMPTS]
             winner = await _race(queue, port, delay=delay, failures=failures)
     except TimeoutError:
-        message = "The server did not accept a connection in time."
-        raise FaztError(Reason.CONNECT, message, detail=_tried(addresses, failures)) from None
+        raise late(addresses, failures) from None
     if winner is None:
-        raise FaztError(Reason.CONNECT_FAILED, "No connection to the server could be made.", detail="; ".join(failures))
+        raise failed(failures)
     return winner
 
 
-def _tried(addresses: Sequence[str], failures: list[str]) -> str:
-    return "; ".join([f"tried {', '.join(addresses[:MAX_ATTEMPTS])}", *failures])
+def late(addresses: Sequence[str], failures: list[str]) -> FaztError:
+    """Say that no address accepted a connection before the deadline."""
+    detail = "; ".join([f"tried {', '.join(addresses[:MAX_ATTEMPTS])}", *failures])
+    return FaztError(Reason.CONNECT, "The server did not accept a connection in time.", detail=detail)
+
+
+def failed(failures: list[str]) -> FaztError:
+    """Say that no address could be connected to."""
+    return FaztError(Reason.CONNECT_FAILED, "No connection to the server could be made.", detail="; ".join(failures))
 
 
 async def _race(queue: list[str], port: int, *, delay: float, failures: list[str]) -> tuple[socket.socket, str] | None:
@@ -97,22 +103,37 @@ def _close_late(task: asyncio.Task[tuple[socket.socket, str] | None]) -> None:
         made[0].close()
 
 
-async def _attempt(address: str, port: int, *, failures: list[str]) -> tuple[socket.socket, str] | None:
-    """Connect to one address; None when it fails, with the cause added to `failures`."""
+def begin(address: str, port: int, *, failures: list[str]) -> tuple[socket.socket | None, int]:
+    """Begin to connect to one address; returns the socket and connect's errno.
+
+    There is no socket when one could not be had; the cause is added to `failures` then.
+    """
     v6 = ":" in address
+    sock: socket.socket | None = None
     try:
         sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    except OSError as error:
-        failures.append(f"{address}: {error.strerror}")
-        return None
-    try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = sock.connect_ex((address, port, 0, 0) if v6 else (address, port))
+        return sock, sock.connect_ex((address, port, 0, 0) if v6 else (address, port))
+    except BaseException as error:
+        if sock is not None:
+            sock.close()
+        if not isinstance(error, OSError):
+            raise
+        failures.append(f"{address}: {error.strerror or error}")
+        return None, 0
+
+
+async def _attempt(address: str, port: int, *, failures: list[str]) -> tuple[socket.socket, str] | None:
+    """Connect to one address; None when it fails, with the cause added to `failures`."""
+    sock, code = begin(address, port, failures=failures)
+    if sock is None:
+        return None
+    try:
         if code == errno.EINPROGRESS:
             await _writable(sock)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        wrong = os.strerror(code) if code else _wrong_peer(sock, address, port)
+        wrong = os.strerror(code) if code else wrong_peer(sock, address, port)
     except OSError as error:
         wrong = error.strerror or str(error)
     except BaseException:
@@ -141,7 +162,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-def _wrong_peer(sock: socket.socket, address: str, port: int) -> str:
+def wrong_peer(sock: socket.socket, address: str, port: int) -> str:
     """Say what is wrong with whom we reached: it must be the judged address, and not ourselves."""
     peer, own = sock.getpeername(), sock.getsockname()
     if ipaddress.ip_address(peer[0]) != ipaddress.ip_address(address) or peer[1] != port:
@@ -149,3 +170,11 @@ def _wrong_peer(sock: socket.socket, address: str, port: int) -> str:
     if peer[:2] == own[:2]:  # TCP's simultaneous open: an unused local port can connect to itself
         return "connected to itself"
     return ""
+
+
+def ends_here(sock: socket.socket) -> bool:
+    """Tell whether both ends of a connection have one address."""
+    try:
+        return bool(sock.getsockname()[0] == sock.getpeername()[0])
+    except OSError:  # it was reset already, as whoever uses it will see
+        return False

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from fazt.core.call import Fields, ResponseHead, Target
 from fazt.errors import FaztError, Reason, StaleConnectionError
+from fazt.net.forked import forks
 from fazt.net.http1 import ResponseReader
-from fazt.net.link import Link, Owner, cause_of, forks
+from fazt.net.link import Link, Owner, cause_of
 
 HIGH_WATER = 256 * 1024
 """Bytes of body that may wait unread before the server is made to wait."""

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from httptools import HttpParserError, HttpResponseParser
 
-from fazt.core.call import Fields, ResponseHead
+from fazt.core.call import Fields, ResponseHead, Upload
 from fazt.errors import FaztError, Reason
 from fazt.net.chunked import ChunkedBody
 
@@ -37,7 +37,9 @@ _TRAILER_PREFIX = b"HTTP/1.1 200 T\r\n"
 _WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 
-def encode_head(method: str, target: str, *, authority: str, fields: Fields, body: bytes | None) -> bytes:
+def encode_head(
+    method: str, target: str, *, authority: str, fields: Fields, body: bytes | None, upload: Upload | None = None
+) -> bytes:
     """Return the request line and fields of a request as sent on the wire.
 
     Args:
@@ -46,6 +48,7 @@ def encode_head(method: str, target: str, *, authority: str, fields: Fields, bod
         authority: what Host says: the canonical host, with the port where it is not the scheme's own.
         fields: further fields in order; Host, Content-Length and Transfer-Encoding must not be among them.
         body: the whole body; decides Content-Length.
+        upload: a body in pieces in place of it: chunked where its length is not known.
 
     Raises:
         FaztError: `bad_option` when a part holds what would end its line or cannot be sent (control characters,
@@ -53,7 +56,11 @@ def encode_head(method: str, target: str, *, authority: str, fields: Fields, bod
     """
     lines = [f"{method} {target} HTTP/1.1", f"Host: {authority}"]
     lines += map(": ".join, fields)
-    if body is not None or method in _WITH_CONTENT:  # RFC 9110 section 8.6: such a method says so even without content
+    if upload is not None:
+        lines.append("Transfer-Encoding: chunked" if upload.length is None else f"Content-Length: {int(upload.length)}")
+    elif (
+        body is not None or method in _WITH_CONTENT
+    ):  # RFC 9110 section 8.6: such a method says so even without content
         lines.append(f"Content-Length: {len(body) if body is not None else 0}")
     text = "".join(lines)
     if not (text.isascii() and text.isprintable()) and _UNSENDABLE.search(text) is not None:

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from fazt.core.call import Target
 from fazt.errors import FaztError, Reason
+from fazt.net.forked import abandon, forks
 from fazt.net.tls import TlsSession
 
 if TYPE_CHECKING:
@@ -20,22 +20,6 @@ if TYPE_CHECKING:
 _PIECE = 64 * 1024
 """Bytes written or drained at a time."""
 _MAX_DRAIN = 1024 * 1024
-
-_forks = 0
-_abandoned: list[object] = []  # a child keeps what it inherited, so that nothing of it is closed by collection
-
-
-def _after_fork() -> None:
-    global _forks
-    _forks += 1
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def forks() -> int:
-    """Return how many forks lie between this process and the one that imported this module."""
-    return _forks
 
 
 class Owner(Protocol):
@@ -80,7 +64,7 @@ class Link(asyncio.Protocol):
     def __init__(self, owner: Owner, target: Target, *, sock: socket.socket, address: str) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._born = _forks
+        self._born = forks()
         self._sock = sock
         self._transport: asyncio.Transport | None = None
         self._tls: TlsSession | None = None
@@ -154,8 +138,8 @@ class Link(asyncio.Protocol):
 
     def shut(self) -> None:
         """Close at once, idle or in use."""
-        if self._born != _forks:  # it is the parent's
-            _abandoned.append(self)
+        if self._born != forks():  # it is the parent's
+            abandon(self)
             return
         self._outbox = None
         if not self._closing:
@@ -167,7 +151,7 @@ class Link(asyncio.Protocol):
 
     def close(self) -> None:
         """Close an idle link politely: with TLS's close_notify."""
-        if self._closing or self._born != _forks:
+        if self._closing or self._born != forks():
             self.shut()
             return
         self._closing = True
@@ -180,8 +164,8 @@ class Link(asyncio.Protocol):
     def abandon(self) -> None:
         """Drop a link whose event loop is over, or which a fork has inherited: neither is spoken to again."""
         self._closing = True
-        if self._born != _forks:
-            _abandoned.append(self)
+        if self._born != forks():
+            abandon(self)
             return
         try:
             if self._transport is not None:

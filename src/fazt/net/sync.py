@@ -1,0 +1,250 @@
+"""The wire for callers that block: connections to judged addresses, kept for reuse under the grant they were made for.
+
+Any number of threads use one wire. Proxies of the environment are never used: nothing here reads it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Collection
+from math import inf
+from time import monotonic
+
+from fazt.core.addresses import judge
+from fazt.core.call import Phases, Target
+from fazt.errors import FaztError, Reason
+from fazt.net.connect import ATTEMPT_DELAY, ends_here
+from fazt.net.forked import abandon, renew
+from fazt.net.pool import FUNCTIONS, Pool, PoolLimits
+from fazt.net.sync_connect import connect
+from fazt.net.sync_connection import SyncConnection
+from fazt.net.sync_resolve import SyncResolver
+from fazt.net.tls import TlsConfig, TlsSession
+
+__all__ = ["SyncConnection", "SyncWire"]
+
+
+class SyncWire:
+    """Opens and keeps the connections of one process, for all of its threads.
+
+    Idle connections that have been kept long enough are closed when the wire is next used.
+
+    Args:
+        tls: what servers must prove; the system's roots by default.
+        resolver: looks names up; the system's by default.
+        limits: how many connections may be idle and for how long.
+        own_listeners: (address, port) of fazt's own listeners, as `expand_listeners` returns them; may be replaced
+            while the wire is in use.
+        local_addresses: addresses of this machine's interfaces, reachable only under a grant; may be replaced too.
+        attempt_delay: seconds between connection attempts (RFC 8305).
+    """
+
+    def __init__(
+        self,
+        *,
+        tls: TlsConfig | None = None,
+        resolver: SyncResolver | None = None,
+        limits: PoolLimits = FUNCTIONS,
+        own_listeners: Collection[tuple[str, int]] = frozenset(),
+        local_addresses: Collection[str] = frozenset(),
+        attempt_delay: float = ATTEMPT_DELAY,
+    ) -> None:
+        self.tls = tls if tls is not None else TlsConfig()
+        self.resolver = resolver if resolver is not None else SyncResolver()
+        self.own_listeners = own_listeners
+        self.local_addresses = local_addresses
+        self.live: set[SyncConnection] = set()
+        """Every connection that is open, idle or in use."""
+        self.pid = os.getpid()
+        """The process that the connections belong to."""
+        self._limits = limits
+        self._attempt_delay = attempt_delay
+        self._era = 0
+        """Counts calls of `drop_idle`: a connection that has not passed the last one has to when it becomes idle."""
+        self._keep: Callable[[Target], bool] | None = None
+        self._begin_anew()
+        renew(self)
+
+    def _begin_anew(self) -> None:
+        self.pool: Pool[Target, SyncConnection] = Pool(self._limits)
+        self._lock = threading.Lock()
+        """Held for the bookkeeping of the pool alone, never while a socket is used."""
+        self._news: deque[SyncConnection] = deque()
+        """Connections that were closed, or have become idle, and are not in the books yet."""
+        self._next_expiry = inf
+
+    def start_anew(self) -> None:
+        """Begin in a forked child: what was made before belongs to the parent and is left alone, open and unsaid."""
+        inherited, self.live = self.live, set()
+        for connection in inherited:
+            abandon(connection)
+        self._begin_anew()
+        self.pid = os.getpid()
+
+    @property
+    def tls_id(self) -> str:
+        """Id of the TLS configuration, part of the pool's key."""
+        return self.tls.id
+
+    def acquire(
+        self,
+        target: Target,
+        *,
+        deadline: float,
+        on_attempt: Callable[[], None],
+        fresh: bool = False,
+        phases: Phases | None = None,
+    ) -> SyncConnection:
+        """Return a pooled connection made under the same grant, or resolve, judge every address, and connect.
+
+        Args:
+            target: where to, for whom, under which TLS configuration and granted ranges.
+            deadline: seconds on the monotonic clock.
+            on_attempt: called once, before the first address is connected to.
+            fresh: whether to leave the pool alone.
+            phases: limits of single waits (`connect`, `pool`).
+
+        Raises:
+            FaztError: `private_address` or `own_listener`; `dns`, `connect` or `tls_handshake` at the deadline;
+                `dns_failed`, `connect_failed` or `tls_failed`.
+        """
+        if self.pid != os.getpid():  # forked by something that does not tell Python
+            self.start_anew()
+        now = monotonic()
+        if now >= self._next_expiry:
+            self._expire(now)
+        if not fresh:
+            while (pooled := self._take(target, now)) is not None:
+                if pooled.usable():
+                    pooled.lease(now)
+                    return pooled
+                pooled.shut()
+        if phases is not None and phases.connect is not None:
+            deadline = min(deadline, now + phases.connect)
+        return self._connect(target, deadline=deadline, on_attempt=on_attempt)
+
+    def _connect(self, target: Target, *, deadline: float, on_attempt: Callable[[], None]) -> SyncConnection:
+        addresses = self.resolver.resolve(target.host, target.port, deadline=deadline)
+        judge(
+            addresses,
+            port=target.port,
+            grant=target.grant,
+            own=self.own_listeners,
+            local=self.local_addresses,
+        )
+        session = None
+        if target.scheme == "https":
+            if target.tls != self.tls.id:
+                raise FaztError(Reason.INTERNAL, "An internal error.", detail=f"unknown TLS configuration {target.tls}")
+            session = TlsSession(self.tls.context, target.host)
+        on_attempt()
+        sock, address = connect(addresses, target.port, deadline=deadline, delay=self._attempt_delay)
+        self._judge_local(sock, address, target)
+        connection = SyncConnection(self, target, sock=sock, address=address)
+        self.live.add(connection)
+        connection.lease(-inf)
+        if session is not None:
+            try:
+                connection.open(tls=session, deadline=deadline)
+            except BaseException:
+                connection.abort()
+                raise
+        return connection
+
+    def _judge_local(self, sock: socket.socket, address: str, target: Target) -> None:
+        """Judge an address again that turns out to be this machine's: interfaces get new ones while a process runs."""
+        if address in self.local_addresses or not ends_here(sock):
+            return
+        self.local_addresses = frozenset({*self.local_addresses, address})
+        try:
+            judge((address,), port=target.port, grant=target.grant, own=self.own_listeners, local=self.local_addresses)
+        except FaztError:
+            sock.close()
+            raise
+
+    # --- the books
+
+    def _take(self, target: Target, now: float) -> SyncConnection | None:
+        with self._lock:
+            pooled = self.pool.take(target, now)
+        if self._news:
+            self._note()
+        return pooled
+
+    def idle(self, connection: SyncConnection) -> None:
+        """Keep a connection that can be used again (called by the connection)."""
+        self._news.append(connection)
+        self._note()
+
+    def closed(self, connection: SyncConnection) -> None:
+        """Forget a connection that is closed (called by the connection)."""
+        self.live.discard(connection)
+        self._news.append(connection)
+        self._note()
+
+    def _note(self) -> None:
+        """Enter what is new into the books, unless somebody is at them, who will do it.
+
+        Nobody waits here for the lock: the collector may have called this in the thread that holds it.
+        """
+        surplus: list[SyncConnection] = []
+        while self._news and self._lock.acquire(blocking=False):
+            try:
+                while self._news:
+                    self._enter(self._news.popleft(), surplus)
+            finally:
+                self._lock.release()
+        for connection in surplus:
+            connection.close()
+
+    def _enter(self, connection: SyncConnection, surplus: list[SyncConnection]) -> None:
+        if connection.closing:
+            self.pool.remove(connection)
+            return
+        if connection.era != self._era:
+            connection.era = self._era
+            if self._keep is not None and not self._keep(connection.target):
+                surplus.append(connection)
+                return
+        now = monotonic()
+        surplus += self.pool.put(connection.target, connection, now)
+        if self._next_expiry == inf:
+            self._next_expiry = now + self.pool.limits.expiry
+
+    def _expire(self, now: float) -> None:
+        with self._lock:
+            expired = self.pool.expire(now)
+            when = self.pool.next_expiry()
+            self._next_expiry = inf if when is None else when
+        for connection in expired:
+            connection.close()
+        self._note()
+
+    def drop_idle(self, keep: Callable[[Target], bool]) -> int:
+        """Close the idle connections whose target is not to be kept, as after a revoked rule; returns how many.
+
+        Those in use, or being made, are closed when they become idle.
+        """
+        with self._lock:
+            self._era += 1
+            self._keep = keep
+            doomed = self.pool.drop(lambda target: not keep(target))
+        for connection in doomed:
+            connection.close()
+        self._note()
+        return len(doomed)
+
+    def close(self) -> None:
+        """Close every connection; those in use end with an error in the threads that use them."""
+        if self.pid != os.getpid():
+            self.start_anew()
+        with self._lock:
+            idle = self.pool.clear()
+        for connection in idle:
+            connection.close()
+        for connection in list(self.live):
+            connection.interrupt()
+        self._note()
