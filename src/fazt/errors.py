@@ -276,6 +276,8 @@ class OperatorError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:  # who sees a traceback, as a Python program's author does, is to see it too
+            self.add_note(f"hint: {hint}")
 
 
 class ConfigError(OperatorError):

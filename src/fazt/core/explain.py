@@ -140,7 +140,7 @@ def explain(
         return _refused(gates, "url", refused)
     gates.append(Gate("url", "pass", f"canonical form {url.redacted()}"))
     unknown = bool(app) and app not in policy.apps
-    asked = Asked(app, url, verb, auth, unknown=unknown)
+    asked = Asked(app, url, verb, auth, unknown=unknown, commands=command_line)
 
     def remedy() -> Remedy | None:
         return mend(policy, asked, world) if may_create or not unknown else None
@@ -148,17 +148,17 @@ def explain(
     try:
         rule = judge_rule(policy, app=app, url=url, method=verb)
     except FaztError as refused:
-        found = _refused(gates, "rule", refused, remedy(), noted=command_line)
+        found = _refused(gates, "rule", refused, remedy())
         if refused.reason is Reason.DENIED_BY_RULE and command_line:
             found = _noted(found, ["no allow lifts a deny: `fazt net remove` takes the rule back"])
         return replace(found, asked=asked)
-    gates.append(Gate("rule", "pass", f"rule {rule.id} allows {_says(policy, rule)}"))
+    gates.append(Gate("rule", "pass", f"rule {rule.id} allows {_says(policy, rule, scope=command_line)}"))
     name = auth if auth is not None else rule.inject or None
     if name is not None:
         try:
             meta = secret_for(policy, app=app, name=name, url=url)
         except FaztError as refused:
-            found = _refused(gates, "secret", refused, remedy(), noted=command_line)
+            found = _refused(gates, "secret", refused, remedy())
             return replace(found, asked=asked, rule=rule)
         gates.append(Gate("secret", "pass", f"{meta.name} may go to {url.host} ({meta.kind})"))
     else:
@@ -173,7 +173,6 @@ def with_addresses(
     addresses: Sequence[str] | FaztError,
     *,
     world: World | None = None,
-    command_line: bool = True,
 ) -> Explanation:
     """Close the address gate with what DNS answered, or with the error it gave."""
     asked, rule = found.asked, found.rule
@@ -194,7 +193,7 @@ def with_addresses(
         gate = Gate("address", "refuse", f"{refused.reason}: {said}{among}")
         helped = mend(policy, asked, world, addresses=addresses)
         done = replace(closed, allowed=False, gates=(*found.gates, gate), reason=refused.reason)
-        return _helped(done, helped, noted=command_line)
+        return _helped(done, helped)
     return replace(closed, gates=(*found.gates, Gate("address", "pass", listed)))
 
 
@@ -218,20 +217,18 @@ def _run_gates(policy: Policy, *, app: str, rule: Rule, profile: Profile | None)
     return [Gate(name, "skip", f"decided in the call: {text}") for name, text in said.items()]
 
 
-def _refused(
-    gates: Sequence[Gate], gate: str, refused: FaztError, helped: Remedy | None = None, *, noted: bool = True
-) -> Explanation:
+def _refused(gates: Sequence[Gate], gate: str, refused: FaztError, helped: Remedy | None = None) -> Explanation:
     said = [*gates, Gate(gate, "refuse", f"{refused.reason}: {refused.detail or refused.message}")]
     after = GATES[GATES.index(gate) + 1 :]
     said += [Gate(name, "skip", "not reached") for name in after[:-1]]
     said.append(Gate(after[-1], "skip", "not reached: the name was not looked up"))
-    return _helped(Explanation(False, tuple(said), reason=refused.reason), helped, noted=noted)
+    return _helped(Explanation(False, tuple(said), reason=refused.reason), helped)
 
 
-def _helped(found: Explanation, helped: Remedy | None, *, noted: bool) -> Explanation:
+def _helped(found: Explanation, helped: Remedy | None) -> Explanation:
     if helped is None:
         return found
-    return _noted(replace(found, fix=helped.command, remedy=helped), helped.notes if noted else ())
+    return _noted(replace(found, fix=helped.command, remedy=helped), helped.notes)
 
 
 def _noted(found: Explanation, notes: Sequence[str]) -> Explanation:
@@ -245,7 +242,8 @@ def _noted(found: Explanation, notes: Sequence[str]) -> Explanation:
     return replace(found, gates=gates)
 
 
-def _says(policy: Policy, rule: Rule) -> str:
-    methods = ",".join(sorted(rule.methods)) or "any method"
-    scope = f"app {app_name(policy, rule.scope)}" if rule.scope else "all apps"
-    return f"{methods} {rule.origin}{rule.path} for {scope}"
+def _says(policy: Policy, rule: Rule, *, scope: bool) -> str:
+    said = f"{','.join(sorted(rule.methods)) or 'any method'} {rule.origin}{rule.path}"
+    if not scope:
+        return said
+    return f"{said} for {f'app {app_name(policy, rule.scope)}' if rule.scope else 'all apps'}"

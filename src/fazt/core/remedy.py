@@ -54,6 +54,7 @@ class Asked:
         method: its method, in upper case.
         auth: name of a secret it asks for.
         unknown: the app does not exist, but a grant would make its record.
+        commands: the policy is one that commands change, and that knows apps.
     """
 
     app: str
@@ -61,6 +62,7 @@ class Asked:
     method: str
     auth: str | None = None
     unknown: bool = False
+    commands: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,7 @@ def _about_shadowed(policy: Policy, asked: Asked, shadowed: Sequence[Rule], *, p
 
 
 def _about_width(asked: Asked, made: Rule) -> Iterator[str]:
-    if not asked.app:
+    if not asked.app and asked.commands:
         yield "the fix is for all apps: the operator's own calls know no other rules (--app narrows it)"
     if not made.path:
         yield "the fix covers every path: no rule can name this one alone"
