@@ -1,0 +1,374 @@
+"""The file a download grows in, beside its destination: locked, resumable, and moved into place at once.
+
+`.NAME.fazt-part` holds the bytes that came so far and nothing else; `.NAME.fazt-part.json` says of which version of
+which URL they are. The order in which both are written is such that whenever the process is killed, the destination is
+the old file or the new one, and a part is either of the version its sidecar names or not taken for one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from fazt.client.download_error import DownloadError
+from fazt.client.download_rename import rename_new
+from fazt.core.ranges import Validator
+from fazt.errors import Reason
+
+if TYPE_CHECKING:
+    from fazt.client.paths import Destination
+
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_PIECE: Final = 1024 * 1024
+_MAX_SIDECAR: Final = 16 * 1024
+_LONGEST_NAME: Final = 200
+_TRIES: Final = 20
+_VERSION: Final = 1
+_NO_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.ENOTSUP})
+"""What file systems say that cannot sync a directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Of which version of which file the bytes of a part are.
+
+    Args:
+        url: what was asked for, without its query; for people.
+        key: digest of the whole URL.
+        place: digest of where redirects led, without the query: signatures change, paths don't.
+        etag, modified: the validator; one of both is set.
+        total: length of the file, None when it is not known.
+    """
+
+    url: str
+    key: str
+    place: str
+    etag: str
+    modified: str
+    total: int | None
+
+    @property
+    def validator(self) -> Validator:
+        """What a range is asked for with."""
+        return Validator(self.etag, self.modified)
+
+
+class PartFile:
+    """An open, locked part. `size` counts the bytes in it that are to be kept.
+
+    Made by `open_part`; ended by `commit`, `keep` or `discard`, each of which closes it.
+    """
+
+    __slots__ = ("_destination", "_fd", "_had_sidecar", "_inode", "_mode", "_name", "origin", "size")
+
+    def __init__(self, destination: Destination, name: str, fd: int, *, mode: int | None) -> None:
+        found = os.fstat(fd)
+        self._destination = destination
+        self._name = name
+        self._fd = fd
+        self._inode = (found.st_dev, found.st_ino)
+        self._mode = mode
+        self._had_sidecar = False
+        self.size = found.st_size
+        self.origin: Origin | None = None
+
+    # --- what was there
+
+    def recall(self) -> None:
+        """Read the sidecar; `origin` stays None when the bytes cannot be used."""
+        self._had_sidecar = True  # until it is certain that there is none
+        try:
+            fd = os.open(self._sidecar, _OPEN & ~os.O_RDWR | os.O_RDONLY, dir_fd=self._destination.directory)
+        except FileNotFoundError:
+            self._had_sidecar = False
+            return
+        except OSError:
+            return
+        try:
+            found = os.fstat(fd)
+            if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and self.size > 0:
+                self.origin = _origin(os.read(fd, _MAX_SIDECAR))
+        except OSError:
+            return
+        finally:
+            os.close(fd)
+
+    def digest(self, into: Any) -> None:
+        """Feed all bytes of the part to a hash."""
+        done = 0
+        with _writing("read the part"):
+            while done < self.size:
+                piece = os.pread(self._fd, min(_PIECE, self.size - done), done)
+                if not piece:
+                    raise OSError(errno.EIO, "the part is shorter than it was")
+                into.update(piece)
+                done += len(piece)
+
+    # --- writing
+
+    def begin(self, origin: Origin | None) -> None:
+        """Forget what is there and begin anew.
+
+        Args:
+            origin: written down before the first byte is; None when this download cannot be resumed.
+        """
+        with _writing("write the part"):
+            os.ftruncate(self._fd, 0)
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            self.size = 0
+            self.origin = None
+            directory = self._destination.directory
+            if self._had_sidecar:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._sidecar, dir_fd=directory)
+            if origin is not None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                fd = os.open(self._sidecar, flags, 0o600, dir_fd=directory)
+                try:
+                    os.write(fd, json.dumps({"version": _VERSION, **asdict(origin)}).encode())
+                    if self._had_sidecar:  # after a crash, an older one must not speak for the new bytes
+                        os.fsync(fd)
+                finally:
+                    os.close(fd)
+            if self._had_sidecar:
+                _sync_directory(directory)
+            self._had_sidecar = origin is not None
+            self.origin = origin
+
+    def go_on(self) -> None:
+        """Go on behind what is there."""
+        with _writing("write the part"):
+            os.ftruncate(self._fd, self.size)
+            os.lseek(self._fd, self.size, os.SEEK_SET)
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Append pieces (at most 1,024 of them), as they are.
+
+        Raises:
+            DownloadError: `file_write`.
+        """
+        with _writing("write the file"):
+            size = sum(map(len, pieces))
+            done = os.writev(self._fd, pieces)
+            self.size += done
+            if done < size:  # a nearly full disk takes a part first
+                view = memoryview(b"".join(pieces))[done:]
+                while view:
+                    done = os.write(self._fd, view)
+                    self.size += done
+                    view = view[done:]
+
+    # --- the end
+
+    def commit(self, *, overwrite: bool) -> None:
+        """Make the part the destination, durably, and close it.
+
+        Args:
+            overwrite: whether a file that is there is replaced.
+
+        Raises:
+            DownloadError: `file_write`, `file_rename`, `file_exists`; the part is still there and open.
+        """
+        directory, name = self._destination.directory, self._destination.name
+        with _writing("write the file"):
+            if self._mode is not None:
+                os.fchmod(self._fd, self._mode)
+            os.fsync(self._fd)
+        with _renaming("put the file in its place"):
+            if not self._is_there(self._name):
+                raise DownloadError(Reason.FILE_RENAME, "the part was moved or deleted while it was downloaded")
+            if overwrite:
+                os.rename(self._name, name, src_dir_fd=directory, dst_dir_fd=directory)
+            else:
+                try:
+                    rename_new(self._name, name, directory)
+                except FileExistsError:
+                    raise DownloadError(Reason.FILE_EXISTS, "the destination exists by now, and is kept") from None
+            if self._had_sidecar:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._sidecar, dir_fd=directory)
+                self._had_sidecar = False
+            _sync_directory(directory)
+            # the directory may have been unmounted, moved or covered meanwhile: what counts is what its path shows
+            found = os.stat(self._destination.path, follow_symlinks=False)
+            if (found.st_dev, found.st_ino) != self._inode:
+                raise DownloadError(Reason.FILE_RENAME, "the directory is no longer where it was")
+        self.close()
+
+    def keep(self) -> int:
+        """Leave the part for the next try; return its size."""
+        self.close()
+        return self.size
+
+    def discard(self) -> None:
+        """Remove part and sidecar; never raises."""
+        if self._fd < 0:
+            return
+        directory = self._destination.directory
+        with contextlib.suppress(OSError):
+            if self._is_there(self._name):
+                if self._had_sidecar:  # first: once the part is gone, its name and its sidecar's may be another's
+                    with contextlib.suppress(OSError):
+                        os.unlink(self._sidecar, dir_fd=directory)
+                os.unlink(self._name, dir_fd=directory)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of file and lock; may be repeated."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    @property
+    def _sidecar(self) -> str:
+        return f"{self._name}.json"
+
+    def _is_there(self, name: str) -> bool:
+        """Tell whether a name in the directory is this very file."""
+        try:
+            found = os.stat(name, dir_fd=self._destination.directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == self._inode
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def open_part(destination: Destination, *, mode: int | None, resume: bool) -> PartFile:
+    """Open and lock the part of a destination; `origin` says whether its bytes can be used.
+
+    Args:
+        destination: from the path gate.
+        mode: of the finished file; None for what the umask gives.
+        resume: whether bytes of an earlier try are looked at.
+
+    Raises:
+        DownloadError: `file_locked` while another download grows in it, `file_write` when it cannot be made.
+    """
+    name = part_name(destination.name)
+    with _writing("make the part"):
+        for _ in range(_TRIES):
+            found = _open(name, destination.directory, 0o666 if mode is None else 0o600)
+            if found is None:
+                continue
+            fd, made = found
+            try:
+                if _own(fd, name, destination.directory, made=made):
+                    part = PartFile(destination, name, fd, mode=mode)
+                    fd = -1
+                    part.recall()
+                    if not resume:
+                        part.origin = None
+                    return part
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+    raise DownloadError(Reason.FILE_LOCKED, "other downloads to the same file come and go")
+
+
+def part_name(name: str) -> str:
+    """Return the name of the part of a file: readable, and never too long for a directory."""
+    raw = os.fsencode(name)
+    if len(raw) > _LONGEST_NAME:
+        name = os.fsdecode(raw[: _LONGEST_NAME - 20]) + "~" + hashlib.sha256(raw).hexdigest()[:16]
+    return f".{name}.fazt-part"
+
+
+def _open(name: str, directory: int, mode: int) -> tuple[int, bool] | None:
+    """Make the part, or open the one that is there; None when it came or went in between."""
+    try:
+        return os.open(name, _OPEN | os.O_CREAT | os.O_EXCL, mode, dir_fd=directory), True
+    except FileExistsError:
+        pass
+    try:
+        return os.open(name, _OPEN, dir_fd=directory), False
+    except FileNotFoundError:
+        return None
+    except OSError as fault:
+        if fault.errno == errno.ELOOP:
+            raise DownloadError(Reason.FILE_WRITE, f"{name} is a link, and not followed") from None
+        raise
+
+
+def _own(fd: int, name: str, directory: int, *, made: bool) -> bool:
+    """Lock an open part; False when by now its name means another file, or nothing.
+
+    Whoever finishes a download renames the part while holding the lock: without looking again, a second process could
+    go on to write into the finished file.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DownloadError(Reason.FILE_LOCKED, "another download to this file is under way") from None
+    held = os.fstat(fd)
+    try:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    if (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino):
+        return False
+    if not made and (not stat.S_ISREG(held.st_mode) or held.st_uid != os.geteuid()):
+        raise DownloadError(Reason.FILE_WRITE, f"{name} is there and none of ours")
+    if held.st_nlink > 1:  # it is a finished file too (killed between link and unlink), which stays as it is
+        os.unlink(name, dir_fd=directory)
+        return False
+    return True
+
+
+def _origin(data: bytes) -> Origin | None:
+    """Read a sidecar; None for one that cannot be trusted in every field."""
+    try:
+        found = json.loads(data)
+        if not isinstance(found, dict) or found.pop("version", None) != _VERSION:
+            return None
+        made = Origin(**found)
+    except (ValueError, TypeError):
+        return None
+    texts = (made.url, made.key, made.place, made.etag, made.modified)
+    if not all(isinstance(text, str) for text in texts) or not made.validator.text:
+        return None
+    if made.total is not None and (type(made.total) is not int or made.total < 0):
+        return None
+    return made
+
+
+def _sync_directory(directory: int) -> None:
+    try:
+        os.fsync(directory)
+    except OSError as fault:
+        if fault.errno not in _NO_SYNC:
+            raise
+
+
+class _Failing:
+    """Turns what the system says into a `DownloadError`."""
+
+    __slots__ = ("_doing", "_reason")
+
+    def __init__(self, reason: Reason, doing: str) -> None:
+        self._reason = reason
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise DownloadError.of_os(error, self._reason, self._doing) from error
+
+
+def _writing(doing: str) -> _Failing:
+    return _Failing(Reason.FILE_WRITE, doing)
+
+
+def _renaming(doing: str) -> _Failing:
+    return _Failing(Reason.FILE_RENAME, doing)
