@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Collection
 
 from fazt.core.addresses import judge
-from fazt.core.call import Target
+from fazt.core.call import Phases, Target
 from fazt.errors import FaztError, Reason
 from fazt.net.connect import ATTEMPT_DELAY, connect, ends_here
 from fazt.net.connection import Connection
@@ -68,7 +68,13 @@ class Wire:
         return self.tls.id
 
     async def acquire(
-        self, target: Target, *, deadline: float, on_attempt: Callable[[], None], fresh: bool = False
+        self,
+        target: Target,
+        *,
+        deadline: float,
+        on_attempt: Callable[[], None],
+        fresh: bool = False,
+        phases: Phases | None = None,
     ) -> Connection:
         """Return a pooled connection made under the same grant, or resolve, judge every address, and connect.
 
@@ -77,6 +83,7 @@ class Wire:
             deadline: seconds on the loop's clock.
             on_attempt: called once, before the first address is connected to.
             fresh: whether to leave the pool alone.
+            phases: limits of single waits (`connect`, `pool`).
 
         Raises:
             FaztError: `private_address` or `own_listener`; `dns`, `connect` or `tls_handshake` at the deadline;
@@ -92,6 +99,8 @@ class Wire:
                     pooled.lease()
                     return pooled
                 pooled.shut()
+        if phases is not None and phases.connect is not None:
+            deadline = min(deadline, loop.time() + phases.connect)
         addresses = await self.resolver.resolve(target.host, target.port, deadline=deadline)
         judge(
             addresses,

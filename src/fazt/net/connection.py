@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import select
 import socket
 from collections.abc import Callable
 
-from fazt.core.call import Fields, ResponseHead, Target
+from fazt.core.call import Fields, Phases, ResponseHead, Target, Upload
 from fazt.errors import FaztError, Reason, StaleConnectionError
 from fazt.net.forked import forks
 from fazt.net.http1 import ResponseReader
 from fazt.net.link import Link, Owner, cause_of
+from fazt.net.upload import async_pieces
 
 HIGH_WATER = 256 * 1024
 """Bytes of body that may wait unread before the server is made to wait."""
@@ -29,7 +31,23 @@ class Connection(Link):
         era: for the owner: which of its judgements about what is kept this one has passed.
     """
 
-    __slots__ = ("_busy", "_hung_up", "_leased", "_pause_at", "_poll", "_reader", "_wake_at", "era", "reused")
+    __slots__ = (
+        "_busy",
+        "_fed",
+        "_hung_up",
+        "_leased",
+        "_pause_at",
+        "_poll",
+        "_raised",
+        "_read_limit",
+        "_reader",
+        "_seen",
+        "_touched",
+        "_wake_at",
+        "_write_limit",
+        "era",
+        "reused",
+    )
 
     def __init__(self, owner: Owner, target: Target, *, sock: socket.socket, address: str) -> None:
         super().__init__(owner, target, sock=sock, address=address)
@@ -42,6 +60,16 @@ class Connection(Link):
         self._wake_at = -1
         self._pause_at = HIGH_WATER
         self._poll: select.poll | None = None
+        self._read_limit: float | None = None
+        self._write_limit: float | None = None
+        self._touched = 0.0
+        """When the current wait's limit began to run: the last sign of progress."""
+        self._seen: tuple[int, int, int] = (0, 0, 0)
+        """What was left to be written when it was last looked at."""
+        self._fed = 0
+        """Pieces of an upload that were written."""
+        self._raised: Exception | None = None
+        """What the upload's iterator raised."""
         self.reused = False
         self.era = -1
 
@@ -56,7 +84,15 @@ class Connection(Link):
         self._leased = True
 
     async def send(
-        self, head: bytes, body: bytes | None, *, deadline: float, on_sent: Callable[[], None], method: str = "GET"
+        self,
+        head: bytes,
+        body: bytes | None,
+        *,
+        deadline: float,
+        on_sent: Callable[[], None],
+        method: str = "GET",
+        upload: Upload | None = None,
+        phases: Phases | None = None,
     ) -> ResponseHead:
         """Write a request and read the head of its response.
 
@@ -69,10 +105,13 @@ class Connection(Link):
             deadline: seconds on the loop's clock.
             on_sent: called when the first byte is handed to the socket.
             method: decides with HEAD that the response has no body.
+            upload: a body in pieces, in place of `body`; what its iterator raises is passed on.
+            phases: limits of single waits (`read`, `write`).
 
         Raises:
             StaleConnectionError: a reused connection was gone before a byte of the response came.
-            FaztError: `first_byte` at the deadline, `protocol`, `response_headers`, `tls_failed`.
+            FaztError: `first_byte` at the deadline, `write`, `protocol`, `response_headers`, `tls_failed`,
+                `bad_option` when an upload is not as long as it said.
         """
         if self._busy or not self._leased:
             raise FaztError(Reason.INTERNAL, "An internal error.", detail="a connection was used out of turn")
@@ -85,9 +124,16 @@ class Connection(Link):
         reader.begin(head_only=method == "HEAD")
         self._busy = True
         self._wake_at, self._pause_at = -1, HIGH_WATER
+        if phases is None:
+            self._read_limit = self._write_limit = None
+        else:
+            self._read_limit, self._write_limit, self._touched = phases.read, phases.write, self._loop.time()
         on_sent()
         try:
-            if not body:
+            if upload is not None:
+                self._write(head)
+                self._feeder = self._loop.create_task(self._feed(upload))
+            elif not body:
                 self._write(head)
             elif len(body) <= _SMALL_BODY:
                 self._write(head + body)
@@ -102,27 +148,68 @@ class Connection(Link):
             raise
         if reader.head is not None:
             return reader.head
+        if self._raised is not None:
+            self.abort()
+            raise self._raised
         error = self._error or FaztError(Reason.PROTOCOL, "The server closed the connection before it answered.")
         self.abort()
         if self._hung_up and self.reused and reader.untouched:
             raise StaleConnectionError(sent=True, detail=error.detail)
         raise error
 
-    async def read(self, *, cap: int, deadline: float) -> bytes:
+    async def _feed(self, upload: Upload) -> None:
+        """Write a body that comes in pieces, each when the transport has room for it."""
+        try:
+            async for piece in async_pieces(upload):
+                while self._full and not self._closing:
+                    self._gap = self._loop.create_future()
+                    await self._gap
+                if self._closing:
+                    return
+                self._write(piece)
+                self._fed += 1
+            self._touched = self._loop.time()
+        except FaztError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - the caller's own iterator may raise anything: it goes back to the caller
+            self._raised = error
+            self.shut()
+        finally:
+            if self._feeder is asyncio.current_task(self._loop):
+                self._feeder = None
+
+    def _limit(self) -> tuple[float, Reason]:
+        """Return when this wait is too long already: nothing was written, or nothing came, for so many seconds."""
+        if self._write_limit is not None and self._unsent():
+            left = 0 if self._outbox is None else self._outbox.nbytes
+            held = 0 if self._transport is None else self._transport.get_write_buffer_size()
+            if self._seen != (left, held, self._fed) or not held:  # with nothing to write it is the caller who is slow
+                self._seen = (left, held, self._fed)
+                self._touched = self._loop.time()
+            return self._touched + self._write_limit, Reason.WRITE
+        if self._read_limit is None or self._feeder is not None:
+            return math.inf, self._phase
+        return self._touched + self._read_limit, self._phase
+
+    async def read(self, *, cap: int, deadline: float, idle: float | None = None) -> bytes:
         """Read the whole body.
 
         Args:
             cap: bytes it may have at most.
             deadline: seconds on the loop's clock.
+            idle: seconds between any two pieces of it; None: no limit of its own.
 
         Raises:
             FaztError: `response_body` when it is or says that it will be longer than `cap`, `body` at the deadline,
                 `protocol` when it is broken or cut off.
         """
         reader = self._reader
+        if reader.done and reader.size <= cap:
+            return reader.take()
         try:
             if reader.length is not None and reader.length > cap:
                 raise _too_large(cap)
+            self._allow(idle)
             while not reader.done and reader.size <= cap:
                 await self._more(wake_at=cap, pause_at=max(cap, HIGH_WATER), deadline=deadline)
             if reader.size > cap:
@@ -132,17 +219,20 @@ class Connection(Link):
             raise
         return reader.take()
 
-    async def read_some(self, *, deadline: float = math.inf) -> bytes:
+    async def read_some(self, *, deadline: float = math.inf, idle: float | None = None) -> bytes:
         """Read what there is of the body, or wait for more; empty at its end.
 
         Args:
             deadline: seconds on the loop's clock.
+            idle: seconds to wait at most; None: no limit of its own.
 
         Raises:
             FaztError: as `read`.
         """
         reader = self._reader
         try:
+            if not reader.size and not reader.done:
+                self._allow(idle)
             while not reader.size and not reader.done:
                 await self._more(wake_at=0, pause_at=HIGH_WATER, deadline=deadline)
         except BaseException:
@@ -152,8 +242,16 @@ class Connection(Link):
         self._resume()
         return data
 
+    def _allow(self, idle: float | None) -> None:
+        """Begin to wait for the body."""
+        self._read_limit, self._write_limit = idle, None
+        if idle is not None:
+            self._touched = self._loop.time()
+
     async def _more(self, *, wake_at: int, pause_at: int, deadline: float) -> None:
         """Wait until the message is complete, more than `wake_at` bytes are there, or something went wrong."""
+        if self._raised is not None:
+            raise self._raised
         if self._error is not None:
             raise self._error
         if self._closing:
@@ -227,6 +325,8 @@ class Connection(Link):
         except FaztError as error:
             self._fail(error)
             return
+        if self._read_limit is not None:
+            self._touched = self._loop.time()
         if self._waiter is not None and (reader.done or (reader.size > self._wake_at and reader.head is not None)):
             self._wake()
         if reader.size > self._pause_at:

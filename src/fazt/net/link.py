@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from fazt.core.call import Target
 from fazt.errors import FaztError, Reason
 from fazt.net.forked import abandon, forks
+from fazt.net.timeouts import late
 from fazt.net.tls import TlsSession
 
 if TYPE_CHECKING:
@@ -46,7 +48,9 @@ class Link(asyncio.Protocol):
         "_closing",
         "_eof",
         "_error",
+        "_feeder",
         "_full",
+        "_gap",
         "_handshaking",
         "_loop",
         "_outbox",
@@ -56,6 +60,7 @@ class Link(asyncio.Protocol):
         "_sock",
         "_tls",
         "_transport",
+        "_until",
         "_waiter",
         "address",
         "target",
@@ -71,6 +76,7 @@ class Link(asyncio.Protocol):
         self._handshaking = False
         self._waiter: asyncio.Future[None] | None = None
         self._phase = Reason.CONNECT
+        self._until = math.inf
         self._closing = False
         """Closed by us or gone: nothing more can be sent."""
         self._eof = False
@@ -78,6 +84,10 @@ class Link(asyncio.Protocol):
         self._error: FaztError | None = None
         """What went wrong first."""
         self._outbox: memoryview | None = None
+        self._feeder: asyncio.Task[None] | None = None
+        """Writes a body that comes in pieces."""
+        self._gap: asyncio.Future[None] | None = None
+        """What the feeder waits for while the transport's buffer is full."""
         self._full = False
         self._paused = False
         self.target = target
@@ -96,6 +106,10 @@ class Link(asyncio.Protocol):
 
     def _in_use(self) -> bool:
         raise NotImplementedError
+
+    def _limit(self) -> tuple[float, Reason]:
+        """Return when this wait is too long already, apart from its deadline, and what to say then."""
+        return math.inf, self._phase
 
     # --- opening
 
@@ -147,6 +161,7 @@ class Link(asyncio.Protocol):
             self._owner.closed(self)
             if self._transport is not None:
                 self._transport.abort()
+        self._stop_feeding()
         self._wake()
 
     def close(self) -> None:
@@ -182,9 +197,9 @@ class Link(asyncio.Protocol):
 
     async def _wait(self, phase: Reason, *, deadline: float) -> None:
         waiter = self._waiter = self._loop.create_future()
-        self._phase = phase
+        self._phase, self._until = phase, deadline
         deadlines = self._owner.deadlines
-        deadlines.add(self, deadline)
+        deadlines.add(self, min(deadline, self._limit()[0]))
         try:
             await waiter
         finally:
@@ -197,8 +212,15 @@ class Link(asyncio.Protocol):
             waiter.set_result(None)
 
     def expire(self) -> None:
-        """End the wait: its deadline has passed (called by `Deadlines`)."""
-        self._fail(FaztError(self._phase, _LATE.get(self._phase, "The server did not answer in time.")))
+        """End the wait, if its deadline has passed and not only what was its limit at first (called by `Deadlines`)."""
+        now = self._loop.time()
+        reason = self._phase
+        if now < self._until:
+            limit, reason = self._limit()
+            if limit > now:
+                self._owner.deadlines.add(self, min(limit, self._until))
+                return
+        self._fail(late(reason))
 
     # --- called by the event loop
 
@@ -254,6 +276,7 @@ class Link(asyncio.Protocol):
             self._lose(exc)
         self._transport = None
         self._outbox = None
+        self._stop_feeding()
         self._wake()
 
     def _drain(self, *, ended: bool) -> None:
@@ -287,6 +310,8 @@ class Link(asyncio.Protocol):
         self._full = False
         if self._outbox is not None:
             self._pump()
+        elif self._gap is not None and not self._gap.done():
+            self._gap.set_result(None)
 
     # --- writing
 
@@ -310,14 +335,23 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
 
+    def _stop_feeding(self) -> None:
+        """Give up on a body that comes in pieces: nobody takes it any more."""
+        feeder = self._feeder
+        if feeder is not None and feeder is not asyncio.current_task(self._loop):
+            self._feeder = None
+            feeder.cancel()
+
     def _send_raw(self, data: bytes) -> None:
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def _unsent(self) -> bool:
-        """Whether anything of what was written has not left yet."""
-        return self._outbox is not None or (
-            self._transport is not None and self._transport.get_write_buffer_size() != 0
+        """Whether anything of the request has not left yet."""
+        return (
+            self._outbox is not None
+            or self._feeder is not None
+            or (self._transport is not None and self._transport.get_write_buffer_size() != 0)
         )
 
     # --- reading
@@ -332,12 +366,6 @@ class Link(asyncio.Protocol):
             self._paused = False
             if self._transport is not None and not self._closing:
                 self._transport.resume_reading()
-
-
-_LATE = {
-    Reason.TLS_HANDSHAKE: "The TLS handshake did not finish in time.",
-    Reason.BODY: "The server did not finish its answer in time.",
-}
 
 
 def cause_of(exc: BaseException | None) -> str | None:

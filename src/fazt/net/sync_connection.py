@@ -11,7 +11,8 @@ from time import monotonic
 from fazt.core.call import Fields, Phases, ResponseHead, Target, Upload
 from fazt.errors import FaztError, Reason, StaleConnectionError
 from fazt.net.http1 import ResponseReader
-from fazt.net.sync_link import PIECE, Owner, SyncLink, late
+from fazt.net.sync_link import PIECE, Owner, SyncLink
+from fazt.net.timeouts import late
 from fazt.net.tls import TlsSession
 from fazt.net.upload import pieces, slices
 

@@ -16,15 +16,11 @@ from fazt.core.call import Target
 from fazt.errors import FaztError, Reason
 from fazt.net.forked import abandon
 from fazt.net.sync_connect import milliseconds
+from fazt.net.timeouts import late
 from fazt.net.tls import TlsSession
 
 PIECE = 64 * 1024
 """Bytes read at a time."""
-LATE = {
-    Reason.TLS_HANDSHAKE: "The TLS handshake did not finish in time.",
-    Reason.BODY: "The server did not finish its answer in time.",
-    Reason.WRITE: "The server did not take the request in time.",
-}
 
 
 class Owner(Protocol):
@@ -214,11 +210,6 @@ class SyncLink:
             detail=error.strerror or str(error),
         )
         self._raw = self._source = None
-
-
-def late(reason: Reason) -> FaztError:
-    """Say what did not happen in time."""
-    return FaztError(reason, LATE.get(reason, "The server did not answer in time."))
 
 
 def _broken_handshake(error: OSError | None = None) -> FaztError:
