@@ -31,14 +31,18 @@ def events_of(record: CallRecord) -> list[Event]:
 def _earlier(record: CallRecord, trip: Attempt) -> Event:
     status = trip.status or 0
     target = None if trip.redirect is None else redact_url(trip.redirect)
+    # A trip that was tried again after a redirect has the address of the first one.
+    url, host, port = _led_to(record, trip.hop) if target is None else ("", "", 0)
+    if not url:
+        url, host, port = _url(trip.scheme, trip.host, trip.port, trip.path), _host(trip.host), trip.port
     return Event(
         at=trip.ts,
         event_type=ATTEMPT,
         request_id=record.call_id,
-        method=clean(trip.method),
-        url=_url(trip.scheme, trip.host, trip.port, trip.path),
-        host=_host(trip.host),
-        port=trip.port,
+        method=clean(trip.method) if target is not None else _method(record, trip.hop),
+        url=url,
+        host=host,
+        port=port,
         status_code=status,
         status=status_of(status, trip.code, trip.reason, redirected=target is not None),
         elapsed_ms=trip.duration_ms,
@@ -66,17 +70,15 @@ def _earlier(record: CallRecord, trip: Attempt) -> Event:
 
 def _last(record: CallRecord) -> Event:
     status = record.status or 0
-    if record.redirects:
-        url = redact_url(record.redirects[-1].url)
-        host, port = normal_host(url), _port(url)
-    else:
-        url = _url(record.scheme, record.host, record.port, record.path)
-        host, port = _host(record.host), record.port
+    hop = len(record.redirects) + 1
+    url, host, port = _led_to(record, hop)
+    if not url:
+        url, host, port = _url(record.scheme, record.host, record.port, record.path), _host(record.host), record.port
     return Event(
         at=record.ts if record.attempt_ts is None else record.attempt_ts,
         event_type=ATTEMPT,
         request_id=record.call_id,
-        method=clean(record.method),
+        method=_method(record, hop),
         url=url,
         host=host,
         port=port,
@@ -92,7 +94,7 @@ def _last(record: CallRecord) -> Event:
         reason=record.reason,
         error_message=_message(record),
         attempt=record.number,
-        hop=len(record.redirects) + 1,
+        hop=hop,
         service=record.service or None,
         role=record.role or None,
         app=record.app,
@@ -140,6 +142,23 @@ def _summary(record: CallRecord, trips: list[Event]) -> Event:
         breaker=record.breaker,
         trace=record.trace,
     )
+
+
+def _led_to(record: CallRecord, hop: int) -> tuple[str, str, int]:
+    """Return URL, host and port of a hop after a redirect; "" for the first."""
+    if not 2 <= hop <= len(record.redirects) + 1:
+        return "", "", 0
+    url = redact_url(record.redirects[hop - 2].url)
+    return url, normal_host(url), _port(url)
+
+
+def _method(record: CallRecord, hop: int) -> str:
+    """Return the method of a hop, by the redirects before it (RFC 9110 sections 15.4.2 to 15.4.4)."""
+    method = record.method
+    for followed in record.redirects[: hop - 1]:
+        if (followed.status == 303 and method != "HEAD") or (followed.status in (301, 302) and method == "POST"):
+            method = "GET"
+    return clean(method)
 
 
 def _error_code(status: int, code: str | None) -> str | None:

@@ -16,7 +16,7 @@ NAME_CAP = 256
 # Controls, line and paragraph separators, bidirectional overrides, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _QUERY = re.compile(r"[?#]")
-_LOOSE_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):[/\\]{0,4}(.*)", re.DOTALL)
+_LOOSE_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):[/\\]{1,4}(.*)", re.DOTALL)
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:[/\\]{2}[^\s'\"<>]*")
 _AUTHORITY = re.compile(r"[^/\\]*")
 
@@ -64,8 +64,8 @@ def normal_host(value: object) -> str:
         value: anything; "unknown" comes back where no host can be read.
     """
     text = (plain(value) or "").strip()
-    found = _LOOSE_URL.fullmatch(text) if "://" in text else None
-    authority = _AUTHORITY.match(_QUERY.split(found[2] if found else text, maxsplit=1)[0])
+    rest = text.partition("://")[2] if "://" in text else text
+    authority = _AUTHORITY.match(_QUERY.split(rest, maxsplit=1)[0])
     assert authority is not None  # the pattern takes any text
     host = authority[0].rpartition("@")[2]
     try:

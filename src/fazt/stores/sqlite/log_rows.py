@@ -204,7 +204,7 @@ def _extra(record: CallRecord) -> str | None:
         or record.role
         or record.attempts
         or record.waited_ms
-        or record.breaker
+        or record.breaker not in ("", "closed")  # the usual state is not worth a text in every row
         or record.error
     ):
         return None
