@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 Door = Literal["functions", "client", "proxy", "cli"]
 Fields = tuple[tuple[str, str], ...]
 """Header fields in order, names as given, values decoded as latin-1 (RFC 9110 section 5.5)."""
-CacheMode = Literal["default", "bypass", "reload", "only-if-cached"]
-"""Use the response cache, leave it alone, ask the network and keep the answer, or never ask the network."""
+CacheMode = Literal["default", "bypass", "validate", "reload", "only-if-cached"]
+"""Use the response cache; leave it alone; ask the network whether what is stored still holds; ask it for a new answer
+and keep that; never ask the network."""
 UNLIMITED = 1 << 62
 """Bytes: no cap of a door's own."""
 
@@ -198,7 +199,7 @@ class Response:
 
     Header names are lower-case; a name may stand more than once. The body is whole and within the cap; b"" when it is
     read as a stream. `method` and `sent` (the caller's own fields) are of the last request; `history` has those that
-    redirects answered.
+    redirects answered. `rule` is the id of the rule that allowed the last one.
     """
 
     status: int
@@ -213,6 +214,7 @@ class Response:
     version: str = "HTTP/1.1"
     history: tuple[Earlier, ...] = ()
     sent: Fields = ()
+    rule: str | None = None
 
     @property
     def ok(self) -> bool:

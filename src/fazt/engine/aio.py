@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from fazt.core.cache.store import CachedResponse
+from fazt.core.cache.decision import Found
 from fazt.core.call import Opened, Profile, Request, Response
-from fazt.core.effects import Again, Discard, Effect, EnterSlot, LookUp, Pace, Read, Send
+from fazt.core.effects import Again, Discard, Effect, EnterSlot, Fill, Invalidate, LookUp, Pace, Read, Renew, Send
 from fazt.core.injection import ScrubStream
-from fazt.engine.base import EngineBase
+from fazt.engine.base import OPEN_ENDED, EngineBase
 from fazt.engine.lease import Lease, coded
 from fazt.errors import CallerError, FaztError, Reason
 from fazt.ports import AsyncConnection, AsyncWire
@@ -40,6 +40,11 @@ class AsyncLease(Lease[AsyncConnection]):
 
 class AsyncEngine(EngineBase[AsyncWire]):
     """Makes calls under the current policy, on the running event loop."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._tasks: set[asyncio.Task[None]] = set()
+        """What is asked in the background."""
 
     async def call(self, request: Request, *, profile: Profile, invocation: Invocation | None = None) -> Response:
         """Make one call and read its whole body; exactly one record is written, whatever happens.
@@ -79,6 +84,7 @@ class AsyncEngine(EngineBase[AsyncWire]):
                     failure = coded(fault)
         except StopIteration as stop:
             response: Response = stop.value
+            response.rule = record.rule_id
             return response
         except FaztError as refused:
             refused.call_id = record.call_id
@@ -163,8 +169,14 @@ class AsyncEngine(EngineBase[AsyncWire]):
             case Read():
                 return lease.scrub_body(await self._read(effect, lease))
             case LookUp():
-                found = self._cached(effect)
-                return await self._join(effect, lease) if found is None and self.cache.enabled else found
+                return await self._look_up(effect, lease, request)
+            case Fill(body) if self.cache.store.blocking:
+                return await asyncio.to_thread(self._fill, body, lease)
+            case Renew() if self.cache.store.blocking:
+                lease.let_go()
+                return await asyncio.to_thread(self._renew, effect, lease)
+            case Invalidate() if self.cache.store.blocking:
+                return await asyncio.to_thread(self._at_once, effect, lease, request)
             case Pace():
                 return await self._pace(effect, lease)
             case Again():
@@ -224,24 +236,57 @@ class AsyncEngine(EngineBase[AsyncWire]):
             assert lease.passed is not None
             lease.passed.recheck(self.clock())
 
-    async def _join(self, asked: LookUp, lease: AsyncLease) -> CachedResponse | None:
-        """Ask the network for all who ask the same (None), or wait for the one who does."""
-        flight = self.flights.begin((asked.request, asked.ttl))
-        if flight.leader:
-            lease.flight = flight
-            return None
+    async def _look_up(self, asked: LookUp, lease: AsyncLease, request: Request) -> Found:
+        found = self._look(asked)
+        if found.head is None and not asked.request.alone and not await self._leads(asked, lease):
+            found = self._look(asked, again=True)
+        if found.refresh:
+            self._refresh(asked, request)
+        return found
+
+    async def _leads(self, asked: LookUp, lease: AsyncLease) -> bool:
+        """Ask the network for all who ask the same (True), or wait for the one who does."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-
-        flight.wake = lambda: _from_anywhere(loop, _settle, waiter)
+        flight = self.flights.begin(
+            asked.request.sharing,
+            open_ended=asked.stream,
+            wake=lambda: _from_anywhere(loop, _settle, waiter),
+        )
+        if flight.leader:
+            lease.flight = flight
+            return True
+        left = max(0.0, asked.deadline - self.clock())
         try:
-            async with asyncio.timeout(max(0.0, asked.deadline - self.clock())):
+            async with asyncio.timeout(min(left, OPEN_ENDED) if flight.open_ended else left):
                 await waiter
         except TimeoutError:
-            raise FaztError(Reason.TOTAL, "the call did not finish within its deadline") from None
+            if not flight.open_ended or left <= OPEN_ENDED:
+                raise FaztError(Reason.TOTAL, "the call did not finish within its deadline") from None
         finally:
             self.flights.leave(flight)
-        return self._cached(asked, again=True)
+        return False
+
+    def _refresh(self, asked: LookUp, request: Request) -> None:
+        """Validate in the background what was answered with although it is stale (RFC 5861 section 3)."""
+        again = self._to_refresh(asked, request)
+        if again is None:
+            return
+        key = asked.request.sharing
+
+        async def validate() -> None:
+            try:
+                await self.call(again, profile=asked.profile)
+            except Exception:  # noqa: BLE001, S110 - nobody waits for it; its record says what became of it
+                pass
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._refreshing.discard(key)
+            self._tasks.discard(task)
+
+        task = asyncio.get_running_loop().create_task(validate())
+        self._tasks.add(task)
+        task.add_done_callback(done)
 
     def collected(self, lease: Lease[Any], error: BaseException) -> bool:
         """End a lease whose owner was collected on its own loop, or on the spot when that is over."""
@@ -253,7 +298,12 @@ class AsyncEngine(EngineBase[AsyncWire]):
         return True
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Give up what is asked in the background and close every connection."""
+        loop = asyncio.get_running_loop()
+        under_way = [task for task in self._tasks if task.get_loop() is loop]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         await self.wire.close()
 
 
@@ -325,14 +375,15 @@ class AsyncStreamed:
             while True:
                 data = await connection.read_some(deadline=self._opened.deadline, idle=self._opened.idle)
                 if not data:
-                    return self._finish(connection)
+                    return await self._finish(connection)
                 self.size += len(data)
                 self.record.response_bytes = self.size
                 if self.size > self._opened.cap:
                     raise FaztError(Reason.RESPONSE_BODY, f"The response is larger than {self._opened.cap} bytes.")
-                if self._scrub is None:
-                    return data
-                if out := self._scrub.feed(data):
+                out = data if self._scrub is None else self._scrub.feed(data)
+                if out:
+                    if self._lease.recording is not None:
+                        self._lease.recording.feed(out)
                     return out
         except BaseException as error:
             self._fail(error)
@@ -352,11 +403,13 @@ class AsyncStreamed:
             return b"".join(parts)
         try:
             body = await connection.read(cap=self._opened.cap, deadline=self._opened.deadline, idle=self._opened.idle)
+            self.size = self.record.response_bytes = len(body)
+            if self._lease.recording is not None:
+                self._lease.recording.feed(body)
+            await self._finish(connection)
         except BaseException as error:
             self._fail(error)
             raise
-        self.size = self.record.response_bytes = len(body)
-        self._finish(connection)
         return body
 
     async def aclose(self) -> None:
@@ -377,7 +430,7 @@ class AsyncStreamed:
         self._body = None
         self._lease.settle(error)
 
-    def _finish(self, connection: AsyncConnection) -> bytes:
+    async def _finish(self, connection: AsyncConnection) -> bytes:
         """End the call with its body; return what scrubbing kept back."""
         self.trailers = connection.trailers
         rest = b""
@@ -386,6 +439,13 @@ class AsyncStreamed:
             self.record.scrubbed += self._scrub.count
             self._scrub = None
         self._lease.let_go()
+        if (recording := self._lease.recording) is not None:
+            self._lease.recording = None
+            recording.feed(rest)
+            if recording.blocking:
+                await asyncio.to_thread(recording.commit)
+            else:
+                recording.commit()
         self._lease.end(None)
         return rest
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from fazt.core.cache.store import CachedResponse
+from fazt.core.cache.decision import Found
 from fazt.core.call import Opened, Profile, Request, Response
 from fazt.core.effects import Again, Effect, EnterSlot, LookUp, Pace, Read, Send
 from fazt.core.injection import ScrubStream
-from fazt.engine.base import EngineBase
+from fazt.engine.base import OPEN_ENDED, EngineBase
 from fazt.engine.lease import Lease, coded
 from fazt.errors import CallerError, FaztError, Reason
 from fazt.ports import SyncConnection, SyncWire
@@ -34,8 +34,9 @@ class Engine(EngineBase[SyncWire]):
         Raises:
             FaztError: the refusal or failure, with the call's id.
         """
-        response, _ = self._run(request, profile, invocation, close=True)
+        response, lease = self._run(request, profile, invocation, close=True)
         assert isinstance(response, Response)
+        response.rule = lease.record.rule_id
         return response
 
     def open(self, request: Request, *, profile: Profile, hold: bool = False) -> Streamed:
@@ -110,10 +111,7 @@ class Engine(EngineBase[SyncWire]):
             body = connection.read(cap=effect.cap, deadline=effect.deadline, idle=effect.idle)  # type: ignore[union-attr]
             return lease.scrub_body(body)
         if kind is LookUp:
-            found = self._cached(effect)  # type: ignore[arg-type]
-            if found is None and self.cache.enabled:
-                return self._join(effect, lease)  # type: ignore[arg-type]
-            return found
+            return self._look_up(effect, lease, request)  # type: ignore[arg-type]
         if kind is Pace:
             return self._pace(effect, lease)  # type: ignore[arg-type]
         if kind is Again:
@@ -159,20 +157,45 @@ class Engine(EngineBase[SyncWire]):
             raise
         return lease.answered(head, self.clock())
 
-    def _join(self, asked: LookUp, lease: Lease[SyncConnection]) -> CachedResponse | None:
-        """Ask the network for all who ask the same (None), or wait for the one who does."""
-        flight = self.flights.begin((asked.request, asked.ttl))
+    def _look_up(self, asked: LookUp, lease: Lease[SyncConnection], request: Request) -> Found:
+        found = self._look(asked)
+        if found.head is None and not asked.request.alone and not self._leads(asked, lease):
+            found = self._look(asked, again=True)
+        if found.refresh:
+            self._refresh(asked, request)
+        return found
+
+    def _leads(self, asked: LookUp, lease: Lease[SyncConnection]) -> bool:
+        """Ask the network for all who ask the same (True), or wait for the one who does."""
+        woken = threading.Event()
+        flight = self.flights.begin(asked.request.sharing, open_ended=asked.stream, wake=woken.set)
         if flight.leader:
             lease.flight = flight
-            return None
-        woken = threading.Event()
-        flight.wake = woken.set
+            return True
+        left = max(0.0, asked.deadline - self.clock())
         try:
-            if not woken.wait(max(0.0, asked.deadline - self.clock())):
+            if not woken.wait(min(left, OPEN_ENDED) if flight.open_ended else left) and left <= OPEN_ENDED:
                 raise FaztError(Reason.TOTAL, "the call did not finish within its deadline")
         finally:
             self.flights.leave(flight)
-        return self._cached(asked, again=True)
+        return False
+
+    def _refresh(self, asked: LookUp, request: Request) -> None:
+        """Validate in the background what was answered with although it is stale (RFC 5861 section 3)."""
+        again = self._to_refresh(asked, request)
+        if again is None:
+            return
+        key = asked.request.sharing
+
+        def validate() -> None:
+            try:
+                self.call(again, profile=asked.profile)
+            except Exception:  # noqa: BLE001, S110 - nobody waits for it; its record says what became of it
+                pass
+            finally:
+                self._refreshing.discard(key)
+
+        threading.Thread(target=validate, name="fazt-refresh", daemon=True).start()
 
     def close(self) -> None:
         """End what collected calls left behind and close every connection."""
@@ -241,9 +264,10 @@ class Streamed:
                 self.record.response_bytes = self.size
                 if self.size > self._opened.cap:
                     raise FaztError(Reason.RESPONSE_BODY, f"The response is larger than {self._opened.cap} bytes.")
-                if self._scrub is None:
-                    return data
-                if out := self._scrub.feed(data):
+                out = data if self._scrub is None else self._scrub.feed(data)
+                if out:
+                    if lease.recording is not None:
+                        lease.recording.feed(out)
                     return out
         except BaseException as error:
             self._fail(error)
@@ -265,6 +289,8 @@ class Streamed:
             self._fail(error)
             raise
         self.size = self.record.response_bytes = len(body)
+        if lease.recording is not None:
+            lease.recording.feed(body)
         self._finish(connection)
         return body
 
@@ -295,6 +321,10 @@ class Streamed:
             self.record.scrubbed += self._scrub.count
             self._scrub = None
         self._lease.let_go()
+        if (recording := self._lease.recording) is not None:
+            self._lease.recording = None
+            recording.feed(rest)
+            recording.commit()
         self._lease.end(None)
         return rest
 

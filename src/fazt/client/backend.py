@@ -1,0 +1,307 @@
+"""What stands behind a client: policy, wire, engine, cache, limits and sinks, put together once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from fazt import hardware
+from fazt.core import profiles
+from fazt.core.exchange import still_granted
+from fazt.core.ratelimit import Buckets
+from fazt.errors import ConfigError
+from fazt.net.forked import abandon, renew
+
+if TYPE_CHECKING:
+    from fazt.client.policies import Policy, PolicyChange
+    from fazt.core.call import Profile
+    from fazt.core.limits import Limits
+    from fazt.core.record import CallRecord
+    from fazt.engine import AsyncEngine, Engine
+    from fazt.net.pool import PoolLimits
+    from fazt.net.tls import TlsConfig
+    from fazt.ports import RecordSink
+
+_log = logging.getLogger("fazt.client")
+
+E = TypeVar("E", "Engine", "AsyncEngine")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a client reaches the network.
+
+    Args:
+        policy: what decides; closed with the client when it was made for it.
+        owned: whether it was made for this client.
+        pool: limits of connections.
+        tls: what servers must prove.
+        http2: whether HTTP/2 was asked for.
+        sinks: where events go beside the policy's own log.
+        cache: the response cache, None for none beside what rules grant.
+        services: limits, breakers and retries per service (`core.services`).
+    """
+
+    policy: Policy
+    owned: bool
+    pool: PoolLimits
+    tls: TlsConfig
+    http2: bool = False
+    sinks: tuple[Any, ...] = ()
+    cache: Any = None
+    services: Any = None
+
+
+class _Quiet:
+    """Where records go when nobody keeps them: one line each, for whoever listens at debug level."""
+
+    def append(self, record: CallRecord) -> None:
+        if _log.isEnabledFor(logging.DEBUG):
+            outcome = record.status if record.code is None else f"{record.code}/{record.reason}"
+            where = f"{record.scheme}://{record.host}:{record.port}{record.path}"
+            _log.debug("%s %s %s %s %.1f ms", record.call_id, record.method, where, outcome, record.duration_ms)
+
+
+_QUIET = _Quiet()
+_buckets: WeakKeyDictionary[Any, Buckets] = WeakKeyDictionary()
+_buckets_lock = threading.Lock()
+
+
+def _buckets_of(policy: Policy) -> Buckets:
+    """Return the rate buckets that all clients of one policy draw on."""
+    with _buckets_lock:
+        found = _buckets.get(policy)
+        if found is None:
+            found = _buckets[policy] = Buckets(threading.Lock())
+        return found
+
+
+class Backend(Generic[E]):
+    """One engine and its wire, made anew in a forked child.
+
+    Attributes:
+        engine: makes the calls.
+        setup: what it was made of.
+    """
+
+    engine: E
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.policy = setup.policy
+        self._limits: Limits | None = None
+        self._profile: Profile | None = None
+        self._stop: Callable[[], None] | None = None
+        self._fanout: Any = None
+        self.closed = False
+        self._begin()
+        renew(self)
+
+    def _begin(self) -> None:
+        self.engine = self._make()
+        self._stop = self.policy.watch(self._changed)
+
+    def _make(self) -> E:
+        raise NotImplementedError
+
+    def start_anew(self) -> None:
+        """Begin in a forked child: engine and connections are the parent's, and are left alone."""
+        if not self.closed:
+            abandon(self.engine)
+            self._begin()
+
+    @property
+    def profile(self) -> Profile:
+        """The numbers of this door. Its total time is the caller's to say, so that it may be more than the default."""
+        limits = self.policy.limits
+        if limits is not self._limits or self._profile is None:
+            self._profile = replace(profiles.client(limits), call_ms=0.0)
+            self._limits = limits
+        return self._profile
+
+    def _parts(self) -> dict[str, Any]:
+        """Return the arguments that both engines take."""
+        policy = self.policy
+        return {
+            "policies": policy,
+            "vault": policy.vault,
+            "sink": self._sink(),
+            "buckets": _buckets_of(policy),
+            **self._shared(),
+        }
+
+    def _shared(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if self.setup.cache is not None:
+            found["cache"] = self.setup.cache
+        if self.setup.services is not None:
+            found["traffic"] = self.setup.services
+        return found
+
+    def _sink(self) -> RecordSink:
+        sinks: list[RecordSink] = [] if self.policy.sink is None else [self.policy.sink]
+        if self.setup.sinks and self._fanout is None:
+            from fazt.telemetry import Fanout
+
+            self._fanout = Fanout(self.setup.sinks)
+        if self._fanout is not None:
+            sinks.append(self._fanout)
+        if len(sinks) > 1:
+            from fazt.telemetry import Tee
+
+            return Tee(*sinks)
+        return sinks[0] if sinks else _QUIET
+
+    def _wire_parts(self) -> dict[str, Any]:
+        return {
+            "tls": self.setup.tls,
+            "limits": self.setup.pool,
+            "local_addresses": frozenset(hardware.interface_addresses()),
+        }
+
+    def _changed(self, change: PolicyChange) -> None:
+        """Take back what a new snapshot no longer grants (called by the policy's own thread)."""
+        raise NotImplementedError
+
+    def _take_back(self, change: PolicyChange) -> None:
+        engine = self.engine
+        engine.wire.drop_idle(lambda target: still_granted(change.new, target))
+        if change.hosts is None:
+            engine.cache.clear()
+        else:
+            for scope, pattern in change.hosts:
+                engine.cache.purge(app=scope or None, pattern=pattern)
+
+    def introspect(self) -> dict[str, Any]:
+        """Return what this client really uses: its pool, TLS configuration, policy, protocol."""
+        pool = self.engine.wire.pool
+        limits = pool.limits
+        return {
+            "pool": {
+                "max_connections": limits.connections or None,
+                "max_idle": limits.total,
+                "idle_expiry": limits.expiry,
+                "open": len(self.engine.wire.live),
+                "idle": len(pool),
+            },
+            "tls": self.engine.wire.tls_id,
+            "policy": self.policy.id,
+            "revision": self.policy.current.revision,
+            "app": self.policy.app_id or None,
+            "http2": self.setup.http2,
+            "cache": self.setup.cache is not None,
+        }
+
+    def _leave(self) -> None:
+        """Stop watching, write what waits, give the policy back."""
+        if self._stop is not None:
+            self._stop()
+            self._stop = None
+        if self._fanout is not None:
+            self._fanout.close()
+        if self.setup.owned:
+            self.policy.close()
+
+
+class SyncBackend(Backend["Engine"]):
+    """Behind a blocking client."""
+
+    def _make(self) -> Engine:
+        from fazt.engine import Engine
+        from fazt.net.sync import SyncWire
+        from fazt.net.sync_resolve import SyncResolver
+
+        wire = SyncWire(resolver=SyncResolver(self.policy.resolve), **self._wire_parts())
+        return Engine(wire=wire, **self._parts())
+
+    def _changed(self, change: PolicyChange) -> None:
+        if change.network:
+            from fazt.net.sync_resolve import SyncResolver
+
+            self.engine.wire.resolver = SyncResolver(self.policy.resolve)  # type: ignore[attr-defined]
+        self._take_back(change)
+
+    def close(self) -> None:
+        """Close every connection and give back what was made for this client."""
+        if not self.closed:
+            self.closed = True
+            self.engine.close()
+            self._leave()
+
+
+class AsyncBackend(Backend["AsyncEngine"]):
+    """Behind an asynchronous client."""
+
+    def _make(self) -> AsyncEngine:
+        from fazt.engine import AsyncEngine
+        from fazt.net.aio import Wire
+        from fazt.net.resolve import Resolver
+
+        wire = Wire(resolver=Resolver(self.policy.resolve), **self._wire_parts())
+        return AsyncEngine(wire=wire, **self._parts())
+
+    def _changed(self, change: PolicyChange) -> None:
+        wire: Any = self.engine.wire
+        loop = wire._loop
+        if loop is None or loop.is_closed():
+            self._apply(change)
+            return
+        try:
+            loop.call_soon_threadsafe(self._apply, change)
+        except RuntimeError:  # the loop has just been closed: what it kept goes with it
+            pass
+
+    def _apply(self, change: PolicyChange) -> None:
+        if change.network:
+            from fazt.net.resolve import Resolver
+
+            self.engine.wire.resolver = Resolver(self.policy.resolve)  # type: ignore[attr-defined]
+        self._take_back(change)
+
+    def abandon(self) -> None:
+        """Give back what was made for a client that could not be made: nothing is open yet."""
+        self.closed = True
+        self._leave()
+
+    async def aclose(self) -> None:
+        """Close every connection and give back what was made for this client."""
+        if not self.closed:
+            self.closed = True
+            await self.engine.close()
+            self._leave()
+
+
+def policy_for(policy: Policy | None, app: str | None) -> tuple[Policy, bool]:
+    """Return the policy of a client, and whether it was made for it.
+
+    Args:
+        policy: as given; None for the rules of the data directory.
+        app: name or id of the app on whose behalf calls are made; None for the operator's own.
+
+    Raises:
+        ConfigError: an app beside a policy that knows no apps, something that is no policy.
+    """
+    if policy is None:
+        from fazt.client.data_policy import DataPolicy
+
+        return DataPolicy(app=app), True
+    from fazt.client.policies import Policy
+
+    if not isinstance(policy, Policy):
+        raise ConfigError(f"policy= takes a fazt.Policy, not {type(policy).__name__}")
+    if app is not None:
+        raise ConfigError("app= chooses among the apps of the data directory; this policy knows none, leave it out")
+    return policy, False
+
+
+def as_tuple(sinks: Any) -> tuple[Any, ...]:
+    """Return sinks as a tuple: one, several or none may be given."""
+    if sinks is None:
+        return ()
+    if isinstance(sinks, Iterable) and not isinstance(sinks, str | bytes | Mapping):
+        return tuple(sinks)
+    return (sinks,)

@@ -1,0 +1,217 @@
+"""The blocking client, for either library: its own engine under httpx's face."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from fazt.client.backend import SyncBackend
+from fazt.client.door import UNSET, Door, refuse_body, setup_of
+from fazt.client.failures import translate
+from fazt.client.incoming import streaming, whole
+from fazt.client.intake import Intake
+from fazt.client.trips import Trip
+from fazt.errors import FaztError, Reason
+
+_clock = time.perf_counter
+
+
+class SyncDoor(Door):
+    """Everything of `fazt.Client` that is not httpx's own."""
+
+    def __init__(self, **arguments: Any) -> None:
+        known = self._family_of()
+        own = self._httpx_arguments(arguments)
+        defaults, hooks = self._fazt_arguments(arguments)
+        backend = SyncBackend(setup_of(**arguments))
+        try:
+            intake = Intake(known, backend, defaults, asynchronous=False)
+            super().__init__(transport=self._carrier(intake), trust_env=False, **own)  # type: ignore[call-arg]
+            given = {name.lower() for name in known.headers_class(own.get("headers"))}
+            self._finish(intake, hooks, user_agent="user-agent" not in given, codings="accept-encoding" not in given)
+        except BaseException:
+            backend.close()
+            raise
+
+    def _carrier(self, intake: Intake) -> Any:
+        raise NotImplementedError
+
+    def request(self, method: str, url: Any, **options: Any) -> Any:
+        """Send a request and read its answer; options as `build_request`, and `auth`, `follow_redirects`.
+
+        Raises:
+            FaztError: refused or failed; it is httpx's matching exception too.
+        """
+        auth = options.pop("auth", UNSET)
+        follow = options.pop("follow_redirects", UNSET)
+        return self.send(self.build_request(method, url, **options), auth=auth, follow_redirects=follow)
+
+    @contextlib.contextmanager
+    def stream(self, method: str, url: Any, **options: Any) -> Iterator[Any]:
+        """Send a request and give its answer when the head has come; the body is read from it as it comes.
+
+        There is an idle limit (`timeout.read`, 60 s unless set), and no total one unless `deadline=` sets it.
+        """
+        auth = options.pop("auth", UNSET)
+        follow = options.pop("follow_redirects", UNSET)
+        request = self.build_request(method, url, **options)
+        response = self.send(request, auth=auth, follow_redirects=follow, stream=True)
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def send(
+        self, request: Any, *, stream: bool = False, auth: Any = UNSET, follow_redirects: Any = UNSET, **options: Any
+    ) -> Any:
+        """Send a request that was built before; options are fazt's own (`secret`, `deadline`, `max_bytes`, …)."""
+        known = self._family
+        self._open(known)
+        if options:
+            self._request_options(request, options)
+        if "timeout" not in request.extensions:
+            self._set_timeout(request)
+        unset = known.unset
+        if follow_redirects is UNSET or follow_redirects is unset:
+            follow_redirects = self.follow_redirects
+        if auth is UNSET:
+            auth = unset
+        if (auth is None or (auth is unset and self._auth is None)) and not request.url.userinfo:
+            if self._hooks is None:
+                return self._call(request, follow=follow_redirects, history=[], stream=stream)
+            return self._go(request, follow=follow_redirects, history=[], stream=stream)
+        flow = self._build_request_auth(request, auth)
+        return self._authenticated(request, flow, follow=follow_redirects, stream=stream)
+
+    def _authenticated(self, request: Any, auth: Any, *, follow: bool, stream: bool) -> Any:
+        """Send what an authentication asks for until it is content."""
+        flow = auth.sync_auth_flow(request)
+        history: list[Any] = []
+        try:
+            request = next(flow)
+            while True:
+                if "timeout" not in request.extensions:
+                    self._set_timeout(request)
+                response = self._go(request, follow=follow, history=history, stream=stream)
+                try:
+                    try:
+                        request = flow.send(response)
+                    except StopIteration:
+                        return response
+                    response.history = list(history)
+                    response.read()
+                    history.append(response)
+                except BaseException:
+                    response.close()
+                    raise
+        finally:
+            flow.close()
+
+    def _go(self, request: Any, *, follow: bool, history: list[Any], stream: bool) -> Any:
+        """Make one call of the engine, and the library's response of its answer."""
+        if self._hooks is None:
+            return self._call(request, follow=follow, history=history, stream=stream)
+        run = self._hooks.begin()
+        run.request(request)
+        try:
+            response = self._call(request, follow=follow, history=history, stream=stream)
+        except BaseException as error:
+            run.error(error)
+            raise
+        run.response(response)
+        return response
+
+    def _call(self, request: Any, *, follow: bool, history: list[Any], stream: bool) -> Any:
+        hooks, known, intake = self._event_hooks, self._family, self._intake
+        for hook in hooks["request"]:
+            hook(request)
+        trip: Trip | None = None
+        limit = None
+        if follow:
+            trip = Trip(self, request, list(history))
+            limit = self.max_redirects
+        started = _clock()
+        live = stream or bool(hooks["response"])
+        try:
+            if len(history) > self.max_redirects:
+                raise FaztError(Reason.REDIRECT_LIMIT, "the authentication asks for too many requests")
+            call, settled = intake.take(
+                request, stream=live, follow=limit, total=not stream, between=trip.between if trip is not None else None
+            )
+            backend = intake.backend
+            if live:
+                streamed = backend.engine.open(call, profile=backend.profile)
+                answer = streamed.response
+            else:
+                answer = backend.engine.call(call, profile=backend.profile)
+            last = request if trip is None else trip.request
+            if live:
+                response = streaming(known, streamed, settled, request=last, started=started)
+            else:
+                response = whole(known, answer, settled, request=last, started=started)
+        except FaztError as error:
+            translate(known.library, error, request if trip is None else trip.request)
+            raise
+        try:
+            self._complete(response, answer.headers, trip.history if trip is not None else history, follow=follow)
+            for hook in hooks["response"]:
+                hook(response)
+            if live and not stream:
+                response.read()
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _send_handling_redirects(self, request: Any, follow_redirects: bool, history: list[Any]) -> Any:
+        return self._go(request, follow=follow_redirects, history=history, stream=True)
+
+    def _send_single_request(self, request: Any) -> Any:
+        return self._go(request, follow=False, history=[], stream=True)
+
+    def get(self, url: Any, **options: Any) -> Any:
+        """Send a GET request; options as `request`."""
+        refuse_body("get", options)
+        return self.request("GET", url, **options)
+
+    def options(self, url: Any, **options: Any) -> Any:
+        """Send an OPTIONS request; options as `request`."""
+        refuse_body("options", options)
+        return self.request("OPTIONS", url, **options)
+
+    def head(self, url: Any, **options: Any) -> Any:
+        """Send a HEAD request; options as `request`."""
+        refuse_body("head", options)
+        return self.request("HEAD", url, **options)
+
+    def delete(self, url: Any, **options: Any) -> Any:
+        """Send a DELETE request; options as `request`."""
+        refuse_body("delete", options)
+        return self.request("DELETE", url, **options)
+
+    def post(self, url: Any, **options: Any) -> Any:
+        """Send a POST request; options as `request`."""
+        return self.request("POST", url, **options)
+
+    def put(self, url: Any, **options: Any) -> Any:
+        """Send a PUT request; options as `request`."""
+        return self.request("PUT", url, **options)
+
+    def patch(self, url: Any, **options: Any) -> Any:
+        """Send a PATCH request; options as `request`."""
+        return self.request("PATCH", url, **options)
+
+    def websocket(self, *_: Any, **__: Any) -> Any:
+        """Refuse: the wire speaks HTTP/1.1 requests and answers alone."""
+        raise NotImplementedError("fazt's client opens no WebSockets")
+
+    def close(self) -> None:
+        """Close the client and its connections."""
+        if not self._borrowed:
+            super().close()  # type: ignore[misc]
+
+    def __exit__(self, *exc: Any) -> None:
+        if not self._borrowed:
+            super().__exit__(*exc)  # type: ignore[misc]
