@@ -16,7 +16,7 @@ from bench.measure import Row, paired_async
 from bench.origin import BODY, origin
 from fazt.core import limits as limits_of
 from fazt.core import profiles
-from fazt.core.cache.store import ResponseCache
+from fazt.core.cache.responses import ResponseCache
 from fazt.core.call import Profile, Request, ResponseHead, Target
 from fazt.core.policy import AppMeta, Policy
 from fazt.core.rules import RuleIndex, expand_target
@@ -194,7 +194,7 @@ def cache_hit() -> list[Row]:
         policy = snapshot(8080, cache_ttl=3600)
         profile = door(policy)
         request = Request("http://origin.test:8080/v1/x?y=1", app=APP.id, door="functions")
-        async with opened(NullWire(), policy, cache=ResponseCache(100, 1 << 20)) as engine:
+        async with opened(NullWire(), policy, cache=ResponseCache.for_functions(100, 1 << 20)) as engine:
 
             async def run(n: int) -> None:
                 for _ in range(n):

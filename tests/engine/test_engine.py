@@ -27,7 +27,7 @@ from tests.fakes.calls import (
 )
 
 from fazt.core.budget import Invocation
-from fazt.core.cache.store import ResponseCache
+from fazt.core.cache.responses import ResponseCache
 from fazt.core.call import Request, Response
 from fazt.core.concurrency import Slots
 from fazt.core.limits import clamp_override
@@ -68,7 +68,7 @@ class Bench:
             sink=self.ledger,
             slots=Slots(),
             buckets=Buckets(),
-            cache=ResponseCache(10, 1 << 20),
+            cache=ResponseCache.for_functions(10, 1 << 20),
             clock=self.clock,
             wall=lambda: 1_700_000_000.0,
         )

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fazt.core.cache.store import CacheRequest
-from fazt.core.call import Earlier, Fields, Phases, ResponseHead, Target, Upload
+from fazt.core.cache.entry import Entry
+from fazt.core.cache.request import CacheRequest
+from fazt.core.call import Earlier, Fields, Phases, Profile, ResponseHead, Target, Upload
 from fazt.core.injection import Injection
 from fazt.core.url import Url
 from fazt.errors import FaztError
@@ -20,15 +21,26 @@ from fazt.errors import FaztError
 
 @dataclass(slots=True)
 class LookUp:
-    """Ask the response cache; answered with a cached response, or None when the network must be asked.
+    """Ask the response cache; answered with what it has (`core.cache.decision.Found`).
 
-    A miss makes this call the leader of its key: identical calls wait for it until the driver ends the call.
+    Where the network must be asked this call becomes the leader of its key: calls for the same wait for it until its
+    answer is kept, or known not to be kept, or the driver ends the call.
+
+    Args:
+        request: what is asked.
+        deadline: monotonic seconds until which to wait for another call's answer.
+        cap: most bytes of body the caller may be given.
+        profile: the numbers of the door, for a request in the background.
+        follow: whether a redirect is followed: it is then not answered from the store.
+        stream: whether the body will be read at the caller's pace.
     """
 
     request: CacheRequest
-    ttl: float
     deadline: float
     cap: int
+    profile: Profile
+    follow: bool = False
+    stream: bool = False
 
 
 @dataclass(slots=True)
@@ -135,16 +147,69 @@ class Again:
 
 
 @dataclass(slots=True)
-class Fill:
-    """Offer a response to the cache; the cache decides whether it may be kept."""
+class Keep:
+    """Offer the head of a response to the cache, which decides whether it may be kept; its body follows (`Fill`).
+
+    `known` is the entry that was found before, which the response replaces.
+    """
 
     request: CacheRequest
-    ttl: float
     head: ResponseHead
+    known: Entry | None
+
+
+@dataclass(slots=True)
+class Fill:
+    """Give the cache the whole body of the response it was offered; where the body is a stream, the driver does."""
+
     body: bytes
 
 
-Effect = LookUp | EnterSlot | Pace | TakeToken | Send | Read | Discard | Moment | Again | Fill
+@dataclass(slots=True)
+class Renew:
+    """Take in a 304 to the cache's own conditions; answered with the response that the stored one now makes.
+
+    Answered with None when the 304 speaks of something else: the request must be sent without conditions.
+    """
+
+    request: CacheRequest
+    entry: Entry
+    head: ResponseHead
+
+
+@dataclass(slots=True)
+class StandIn:
+    """Ask for the stale response in place of a failure; answered with it, or with None where that is not allowed."""
+
+    request: CacheRequest
+    entry: Entry
+
+
+@dataclass(slots=True)
+class Invalidate:
+    """Take what an unsafe request has changed out of the cache."""
+
+    app: str
+    url: Url
+    head: ResponseHead
+
+
+Effect = (
+    LookUp
+    | EnterSlot
+    | Pace
+    | TakeToken
+    | Send
+    | Read
+    | Discard
+    | Moment
+    | Again
+    | Keep
+    | Fill
+    | Renew
+    | StandIn
+    | Invalidate
+)
 
 __all__ = [
     "Again",
@@ -152,10 +217,14 @@ __all__ = [
     "Effect",
     "EnterSlot",
     "Fill",
+    "Invalidate",
+    "Keep",
     "LookUp",
     "Moment",
     "Pace",
     "Read",
+    "Renew",
     "Send",
+    "StandIn",
     "TakeToken",
 ]

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 from fazt import __version__
 from fazt.core import headers as fields_of
 from fazt.core.budget import Invocation, call_timeout, response_cap
-from fazt.core.cache.store import CacheRequest
+from fazt.core.cache.decision import ERRORS, UNREACHED, Found
+from fazt.core.cache.entry import Entry
+from fazt.core.cache.request import SAFE, CacheRequest
+from fazt.core.caching import as_cached, cached_here, stored
 from fazt.core.call import (
     DEFAULTS,
     Earlier,
@@ -29,7 +32,23 @@ from fazt.core.call import (
     Target,
     Upload,
 )
-from fazt.core.effects import Again, Discard, Effect, EnterSlot, Fill, LookUp, Moment, Pace, Read, Send, TakeToken
+from fazt.core.effects import (
+    Again,
+    Discard,
+    Effect,
+    EnterSlot,
+    Fill,
+    Invalidate,
+    Keep,
+    LookUp,
+    Moment,
+    Pace,
+    Read,
+    Renew,
+    Send,
+    StandIn,
+    TakeToken,
+)
 from fazt.core.injection import Injection, plan
 from fazt.core.profiles import STREAM_IDLE
 from fazt.core.public import PUBLIC_PATTERN
@@ -43,6 +62,7 @@ from fazt.core.url import Url, parse_url
 from fazt.errors import FaztError, Reason, StaleConnectionError
 
 if TYPE_CHECKING:
+    from fazt.core.cache.responses import ResponseCache
     from fazt.core.policy import Policy, SecretMeta
     from fazt.core.traffic import Traffic
 
@@ -131,6 +151,7 @@ def exchange(
     tls: str,
     invocation: Invocation | None = None,
     traffic: Traffic | None = None,
+    cache: ResponseCache | None = None,
 ) -> Generator[Effect, Any, Response | Opened]:
     """Decide and carry out one call.
 
@@ -143,6 +164,7 @@ def exchange(
         tls: id of the TLS configuration connections are made with.
         invocation: call counter and time budget shared by the calls of one handler run; None where a door has none.
         traffic: the limits that every trip to the network passes, None where there are none.
+        cache: whose rules decide which calls are cached; None where nothing can be kept. The driver keeps.
 
     Returns (as the generator's value): the response, whole, within its caps and scrubbed; for a call that asks for a
     stream, the response without its body and the limits under which the driver hands that out.
@@ -222,33 +244,37 @@ def exchange(
             if options.max_response is not None and options.max_response < cap:
                 cap = options.max_response
             lookup: CacheRequest | None = None
-            if rule.cache_ttl > 0 and profile.cacheable and not hops and not options.stream:
-                lookup = CacheRequest.of(
-                    app=app,
+            entry: Entry | None = None
+            conditions: Fields = ()
+            if cache is not None and profile.cacheable and cached_here(cache, rule, hops):
+                lookup = as_cached(
+                    request,
+                    cache=cache,
+                    policy=policy,
+                    rule=rule,
                     method=method,
                     url=url,
-                    headers=sent,
-                    body=request.body,
-                    auth=meta is not None,
-                    sensitive=policy.secret_headers,
+                    fields=sent,
+                    body=body is not None,
+                    secret=meta,
                 )
+                record.cache = "bypass" if lookup is None else "miss"
                 if lookup is not None:
-                    record.cache = "miss"
-                    stored = yield LookUp(lookup, rule.cache_ttl, deadline, cap)
-                    if stored is not None:
-                        record.cache = "hit"
-                        record.status = stored.status
-                        record.response_bytes = len(stored.body)
-                        return Response(
-                            stored.status, stored.headers, stored.body, url, record.call_id, (), "hit", method
-                        )
+                    found: Found = yield LookUp(lookup, deadline, cap, profile, options.follow, options.stream)
+                    if found.head is not None:
+                        record.cache = found.cache
+                        answer = found.head, found.body
+                        return stored(answer, record, url=url, method=method, sent=headers, hops=hops, history=history)
+                    entry, conditions = found.entry, found.fields
+            if options.cache == "only-if-cached" and lookup is None:
+                raise FaztError(Reason.NOT_CACHED, "there is no cache for this request")
             if not hops:
                 yield EnterSlot(app, profile.app_slots, profile.global_slots)
             order = Send(
                 Target(url.scheme, url.host, url.port, app, tls, rule.addresses),
                 method,
                 url,
-                sent,
+                (*sent, *conditions) if conditions else sent,
                 None if isinstance(body, Upload) else body,
                 injection,
                 deadline,
@@ -258,6 +284,7 @@ def exchange(
             )
             number = 1
             content: bytes | None = None
+            kept: bool | None = None
             while True:  # trips to the network; more than one only under a retry policy
                 trouble: FaztError | None = None
                 head: ResponseHead | None = None
@@ -278,14 +305,30 @@ def exchange(
                         head = yield replace(order, fresh=True)
                         assert head is not None
                     record.status = head.status
+                    if conditions and head.status == 304:
+                        assert lookup is not None
+                        assert entry is not None
+                        renewed = yield Renew(lookup, entry, head)
+                        if renewed is not None:
+                            record.cache = "revalidated"
+                            return stored(
+                                renewed, record, url=url, method=method, sent=headers, hops=hops, history=history
+                            )
+                        entry, conditions, order = None, (), replace(order, headers=sent)
+                        continue
                     if retry is None or head.status not in retry.statuses:
-                        if not (options.stream or (options.follow and head.status in STATUSES)):
-                            content = yield Read(cap, deadline, idle)
+                        if not (options.follow and head.status in STATUSES):
+                            if lookup is not None and (entry is None or head.status not in ERRORS):
+                                kept = yield Keep(lookup, head, entry)
+                            if not options.stream:
+                                content = yield Read(cap, deadline, idle)
                         break
                 except FaztError as error:
-                    if retry is None:
+                    if retry is None and not (entry is not None and error.reason in UNREACHED):
                         raise
                     trouble = error
+                if retry is None:
+                    break
                 moment, wall, draw = yield Moment()
                 decision = retry.decide(
                     attempt=number,
@@ -307,15 +350,26 @@ def exchange(
                         url.host, service=options.service, role=options.role, now=moment + decision.delay
                     )
                 ):
-                    if trouble is not None:
+                    if trouble is not None and not (entry is not None and trouble.reason in UNREACHED):
                         raise trouble
                     break
                 yield Again(decision.delay, _asked(head, trouble, wall), trouble)
                 number += 1
                 record.number = number
                 record.status = None
+            if entry is not None and (trouble is not None or (head is not None and head.status in ERRORS)):
+                assert lookup is not None
+                stood_in = yield StandIn(lookup, entry)
+                if stood_in is not None:
+                    record.cache = "stale"
+                    record.detail = trouble.reason.value if trouble is not None else f"status {record.status}"
+                    return stored(stood_in, record, url=url, method=method, sent=headers, hops=hops, history=history)
+                if trouble is not None:
+                    raise trouble
             step: Final | Follow | None = None
             assert head is not None
+            if cache is not None and method not in SAFE:
+                yield Invalidate(app, url, head)
             if options.follow and head.status in STATUSES:
                 visited.add((method, str(url)))
                 step = follow(
@@ -343,14 +397,16 @@ def exchange(
                     history,
                     headers,
                 )
+                if kept is None and lookup is not None:
+                    kept = yield Keep(lookup, head, entry)
                 if options.stream:
                     return Opened(response, cap, deadline, idle)
                 if content is None:
                     content = yield Read(cap, deadline, idle)
                     assert content is not None
                 record.response_bytes = len(content)
-                if lookup is not None and not hops:
-                    yield Fill(lookup, rule.cache_ttl, head, content)
+                if kept:
+                    yield Fill(content)
                 response.body = content
                 return response
             leg = step.leg

@@ -7,18 +7,37 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Hashable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from fazt.core.cache.decision import Found
 from fazt.core.cache.flight import Flight, Flights
-from fazt.core.cache.store import CachedResponse, ResponseCache
+from fazt.core.cache.memory import MemoryStore
+from fazt.core.cache.responses import ResponseCache
 from fazt.core.call import Opened, Profile, Request, Response, Upload
 from fazt.core.concurrency import Slots
-from fazt.core.effects import Again, Discard, Effect, EnterSlot, Fill, LookUp, Moment, Pace, Send, TakeToken
+from fazt.core.effects import (
+    Again,
+    Discard,
+    Effect,
+    EnterSlot,
+    Fill,
+    Invalidate,
+    Keep,
+    LookUp,
+    Moment,
+    Pace,
+    Renew,
+    Send,
+    StandIn,
+    TakeToken,
+)
 from fazt.core.exchange import exchange
 from fazt.core.injection import Scrubber, apply
 from fazt.core.ratelimit import Buckets
 from fazt.core.record import CallRecord
+from fazt.core.redirects import STATUSES
 from fazt.core.url import parse_url
 from fazt.engine.lease import CallIds, Lease, note_error
 from fazt.errors import CallerError, FaztError
@@ -26,10 +45,14 @@ from fazt.net.http1 import encode_head
 
 if TYPE_CHECKING:
     from fazt.core.budget import Invocation
+    from fazt.core.call import ResponseHead
     from fazt.core.traffic import Place, Traffic
     from fazt.ports import Policies, RecordSink, Vault
 
 _MAX_SCRUBBERS = 64
+_MAX_REFRESHING = 32
+OPEN_ENDED = 10.0
+"""Seconds that a call waits at most for an answer which another caller reads at its own pace."""
 
 W = TypeVar("W")
 
@@ -69,7 +92,7 @@ class EngineBase(Generic[W]):
         # a lock of C costs less than a context manager of Python that does nothing
         self.slots = slots if slots is not None else Slots(threading.Lock())
         self.buckets = buckets if buckets is not None else Buckets(threading.Lock())
-        self.cache = cache if cache is not None else ResponseCache(lock=threading.Lock())
+        self.cache = cache if cache is not None else ResponseCache(MemoryStore(0))
         self.flights = flights if flights is not None else Flights(threading.Lock())
         self.traffic = traffic
         self.clock = clock
@@ -79,6 +102,8 @@ class EngineBase(Generic[W]):
         self._scrubbers: dict[tuple[str, ...], Scrubber] = {}
         self._strays: deque[tuple[Lease[Any], BaseException]] = deque()
         """Leases whose owner was collected: ended by the next call, since the collector may run under any lock."""
+        self._refreshing: set[Hashable] = set()
+        """What is asked for in the background: each thing once at a time."""
 
     def _begin(
         self, request: Request, profile: Profile, invocation: Invocation | None, tls: str
@@ -97,6 +122,7 @@ class EngineBase(Generic[W]):
             tls=tls,
             invocation=invocation,
             traffic=None if self.traffic is None or self.traffic.idle else self.traffic,
+            cache=self.cache if self.cache.enabled else None,
         )
         return record, started, steps
 
@@ -155,8 +181,18 @@ class EngineBase(Generic[W]):
             case TakeToken(key, rate, burst):
                 self.buckets.take(key, rate_per_min=rate, burst=burst, now=self.clock())
                 lease.open_token = key
-            case Fill(asked, ttl, head, body):
-                self.cache.store(asked, ttl=ttl, head=head, body=body, now=self.clock(), generation=lease.generation)
+            case Keep():
+                return self._keep(effect, lease)
+            case Fill(body):
+                self._fill(body, lease)
+            case Renew():
+                lease.let_go()
+                return self._renew(effect, lease)
+            case StandIn(asked, entry):
+                lease.let_go()
+                return self.cache.stand_in(asked, entry, now=self.wall())
+            case Invalidate(app, url, head):
+                self.cache.invalidate(app=app, url=url, status=head.status, fields=head.headers, now=self.wall())
             case Discard(earlier, method, url, fields):
                 lease.end_trip(self.clock(), earlier=earlier, redirect=url.redacted())
                 if request.between is None:
@@ -211,8 +247,55 @@ class EngineBase(Generic[W]):
             scrubber = self._scrubbers[lease.values] = Scrubber(lease.values)
         lease.scrubber = scrubber
 
-    def _cached(self, asked: LookUp, *, again: bool = False) -> CachedResponse | None:
-        return self.cache.lookup(asked.request, ttl=asked.ttl, now=self.clock(), max_body=asked.cap, again=again)
+    # --- the cache
+
+    def _look(self, asked: LookUp, *, again: bool = False) -> Found:
+        found = self.cache.look(asked.request, now=self.wall(), max_body=asked.cap, again=again)
+        if found.head is not None and asked.follow and found.head.status in STATUSES:
+            return Found()  # where it leads is asked of the network, and judged
+        return found
+
+    def _keep(self, asked: Keep, lease: Lease[Any]) -> bool:
+        """Begin to keep a response; where it may not be kept, nobody waits for it any longer."""
+        requested_at, now = _trip(lease)
+        recording = lease.recording = self.cache.record(
+            asked.request,
+            asked.head,
+            requested_at=requested_at,
+            now=now,
+            generation=lease.generation,
+            known=asked.known,
+        )
+        if recording is None and lease.flight is not None:
+            flight, lease.flight = lease.flight, None
+            self.end_flight(flight)
+        return recording is not None
+
+    def _fill(self, body: bytes, lease: Lease[Any]) -> None:
+        """Keep a response whose body is whole."""
+        recording, lease.recording = lease.recording, None
+        if recording is not None:
+            recording.feed(body)
+            recording.commit()
+
+    def _renew(self, asked: Renew, lease: Lease[Any]) -> tuple[ResponseHead, bytes] | None:
+        requested_at, now = _trip(lease)
+        return self.cache.renew(
+            asked.request,
+            asked.entry,
+            asked.head,
+            requested_at=requested_at,
+            now=now,
+            generation=lease.generation,
+        )
+
+    def _to_refresh(self, asked: LookUp, request: Request) -> Request | None:
+        """Return the request to make in the background, None when it is under way; its key is then taken."""
+        key = asked.request.sharing
+        if key in self._refreshing or len(self._refreshing) >= _MAX_REFRESHING:
+            return None
+        self._refreshing.add(key)
+        return replace(request, options=replace(request.options, cache="validate", stream=False))
 
     # --- the end of calls
 
@@ -235,6 +318,13 @@ class EngineBase(Generic[W]):
             except IndexError:  # another thread took the last one
                 return
             lease.finish(self, error)
+
+
+def _trip(lease: Lease[Any]) -> tuple[float, float]:
+    """Return when the current trip began and when the head of its answer came, in seconds since the epoch."""
+    record = lease.record
+    began = record.attempt_ts if record.attempt_ts is not None else record.ts
+    return began, began + (record.ttfb_ms or 0.0) / 1000.0
 
 
 def _guarded(upload: Upload) -> Upload:

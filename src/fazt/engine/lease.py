@@ -14,6 +14,7 @@ from fazt.errors import CallerError, FaztError, OperatorError, Reason
 if TYPE_CHECKING:
     from fazt.core.budget import Invocation
     from fazt.core.cache.flight import Flight
+    from fazt.core.cache.responses import Recording
     from fazt.core.traffic import Pass, Place
     from fazt.engine.base import EngineBase
 
@@ -23,6 +24,9 @@ os.register_at_fork(after_in_child=lambda: globals().__setitem__("_PREFIX", os.u
 
 _NO_TRIP = frozenset({Reason.PRIVATE_ADDRESS, Reason.OWN_LISTENER, Reason.POOL_WAIT})
 """Refusals between asking for a connection and the first packet of one."""
+
+
+_FROM_STORE = frozenset({"hit", "stale"})
 
 
 class CallIds:
@@ -72,6 +76,7 @@ class Lease(Generic[C]):
         "passed",
         "place",
         "record",
+        "recording",
         "scrubber",
         "slot",
         "started",
@@ -91,6 +96,8 @@ class Lease(Generic[C]):
         self.open_token: tuple[str, str] | None = None
         self.connection: C | None = None
         self.flight: Flight | None = None
+        self.recording: Recording | None = None
+        """Where the body goes that is to be kept."""
         self.generation = engine.cache.generation
         self.scrubber: Scrubber | None = None
         self.values: tuple[str, ...] = ()
@@ -249,13 +256,15 @@ class Lease(Generic[C]):
         if self.place is not None:
             self.place.leave()
             self.place = None
+        if self.recording is not None:  # the body did not come to its end
+            self.recording.drop()
         if self.flight is not None:
             engine.end_flight(self.flight)
         record = self.record
         elapsed = ended - self.started
         record.duration_ms = elapsed * 1000.0
         record.attempt_ms = (ended - self.attempted_at) * 1000.0
-        if self.invocation is not None and record.cache != "hit":
+        if self.invocation is not None and (record.cache not in _FROM_STORE or record.attempt_ts is not None):
             self.invocation.charge(elapsed)
         if error is not None:
             note_error(record, error)

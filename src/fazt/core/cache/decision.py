@@ -19,9 +19,20 @@ from fazt.errors import Reason
 ERRORS: Final = frozenset({500, 502, 503, 504})
 """Codes that `stale-if-error` stands in for (RFC 5861 section 4)."""
 UNREACHED: Final = frozenset(
-    {Reason.DNS, Reason.DNS_FAILED, Reason.CONNECT, Reason.CONNECT_FAILED, Reason.FIRST_BYTE, Reason.TLS_HANDSHAKE}
+    {
+        Reason.BREAKER_OPEN,
+        Reason.CONNECT,
+        Reason.CONNECT_FAILED,
+        Reason.DNS,
+        Reason.DNS_FAILED,
+        Reason.FIRST_BYTE,
+        Reason.PROTOCOL,
+        Reason.TLS_HANDSHAKE,
+        Reason.TOTAL,
+        Reason.WRITE,
+    }
 )
-"""Failures that count as one of them. No refusal does, nor does a certificate that is not believed."""
+"""Failures that count as one of them: no answer came. No refusal does, nor a certificate that is not believed."""
 
 _SLACK = 2.0  # seconds a clock may step back before what it says of ages is not believed any more
 _TAG = re.compile(r'(?:[Ww]/)?("[^"]*"|[^",\s]+)')

@@ -18,12 +18,14 @@ class Flight:
     Args:
         key: what is asked for.
         leader: whether this call asks the network.
-        wake: set by the driver of a follower: wakes it, from any thread, and never raises.
+        wake: wakes a follower, from any thread, and never raises.
+        open_ended: whether the leader's answer is read at its caller's pace, and so may take for ever.
     """
 
     key: Hashable = field(repr=False)
     leader: bool
     wake: Callable[[], None] | None = field(default=None, repr=False)
+    open_ended: bool = False
 
 
 class Flights:
@@ -46,15 +48,21 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
-    def begin(self, key: Hashable) -> Flight:
-        """Join the flight for this key, or open it as its leader."""
+    def begin(self, key: Hashable, *, open_ended: bool = False, wake: Callable[[], None] | None = None) -> Flight:
+        """Join the flight for this key, or open it as its leader.
+
+        Args:
+            key: what is asked for.
+            open_ended: whether this call, as the leader, would read the answer at its caller's pace.
+            wake: called when the flight ends, should this call follow; perhaps before this returns.
+        """
         with self._lock:
             under_way = self._flights.get(key)
             if under_way is None:
-                leader = Flight(key, leader=True)
+                leader = Flight(key, leader=True, open_ended=open_ended)
                 self._flights[key] = (leader, {})
                 return leader
-            follower = Flight(key, leader=False)
+            follower = Flight(key, leader=False, wake=wake, open_ended=under_way[0].open_ended)
             under_way[1][follower] = None
             return follower
 

@@ -19,7 +19,7 @@ class MemoryStore:
     Args:
         max_bytes: most bytes kept.
         max_items: most entries kept, 0 for no limit of their number.
-        max_entry: most bytes of one entry; default: a quarter of `max_bytes`.
+        max_entry: most bytes of one entry; default: `max_bytes`.
         salt: key of the digests in keys; without one, responses to requests with credentials are not kept.
         lock: held around each step; a `threading.Lock` where threads share the store, nothing on one event loop.
     """
@@ -52,8 +52,7 @@ class MemoryStore:
     @property
     def max_entry(self) -> int:
         """Most bytes one entry may count for."""
-        most = self._max_bytes // 4 if self._max_entry is None else self._max_entry
-        return min(most, self._max_bytes)
+        return self._max_bytes if self._max_entry is None else min(self._max_entry, self._max_bytes)
 
     def find(self, place: Place, pick: Pick) -> Entry | None:
         """Return the entry of a place that `pick` chooses; it counts as used."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Self
@@ -15,13 +15,14 @@ from fazt.core.cache.directives import UNASKED, RequestControl, request_control
 from fazt.core.cache.entry import Entry, Place
 from fazt.core.cache.ranges import Span, parse_range
 from fazt.core.call import CacheMode, Fields
+from fazt.core.redirects import CREDENTIALS
 from fazt.core.url import Url
 
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"})
 """Methods that change nothing (RFC 9110 section 9.2.1, and the registry); any other one invalidates."""
 
 _METHODS = frozenset({"GET", "HEAD"})
-_CREDENTIALS = frozenset({"authorization", "cookie", "cookie2", "proxy-authorization"})
+_CREDENTIALS = CREDENTIALS | {"proxy-authorization"}
 # Fields that only some servers know hold credentials all the same; taking one too many for one costs a hit, no more.
 _LIKELY = re.compile(r"auth|cookie|credential|key|passw|secret|session|signature|token")
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
@@ -128,6 +129,8 @@ class CacheRequest:
             control = request_control(fields_of.values(headers, "cache-control"), fields_of.values(headers, "pragma"))
             if control.no_store:  # RFC 9111 section 5.2.1.5; taken to mean the lookup too
                 return None
+        if mode == "validate":
+            control = replace(control, no_cache=True)
         span = None
         if ranged and method == "GET":
             span = parse_range(fields_of.values(headers, "range"))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final, Self
 
 from fazt.core import headers as fields_of
 from fazt.core.cache import decision
 from fazt.core.cache.decision import GATEWAY_TIMEOUT, Found, Verdict
 from fazt.core.cache.entry import Entry, Place, ResponseStore
-from fazt.core.cache.request import SAFE, CacheRequest
-from fazt.core.cache.storing import PRIVATE, CacheRules, draft
+from fazt.core.cache.memory import MemoryStore
+from fazt.core.cache.request import CacheRequest
+from fazt.core.cache.storing import FUNCTIONS, PRIVATE, CacheRules, draft
 from fazt.core.call import Fields, ResponseHead
 from fazt.core.url import Url, parse_url
 from fazt.errors import FaztError, Reason
@@ -50,6 +52,11 @@ class Recording:
     def active(self) -> bool:
         """Whether it may still be kept."""
         return self._entry is not None
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `commit` may touch a disk."""
+        return self._cache.store.blocking
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece of the body."""
@@ -102,6 +109,21 @@ class ResponseCache:
         """Number that changes with every purge; see `record`."""
         self._hits = 0
         self._misses = 0
+
+    @classmethod
+    def for_functions(
+        cls, max_items: int = 0, max_bytes: int = 0, *, lock: AbstractContextManager[Any] | None = None
+    ) -> Self:
+        """Return a cache in memory for calls whose rule has a TTL; off unless both limits are above zero.
+
+        Args:
+            max_items: most responses kept (`net.cache_max_items`).
+            max_bytes: most bytes kept (`net.cache_max_bytes`).
+            lock: held around each step; a `threading.Lock` where threads share the cache, nothing on one event loop.
+        """
+        cache = cls(MemoryStore(0, lock=lock), FUNCTIONS)
+        cache.configure(max_items=max_items, max_bytes=max_bytes)
+        return cache
 
     @property
     def enabled(self) -> bool:
@@ -170,6 +192,9 @@ class ResponseCache:
         """
         if not self.enabled:
             return None
+        if head.status == 304 and known is not None and request.conditional:
+            self._passed(request, known, head, requested_at=requested_at, now=now, generation=generation)
+            return None
         if request.method == "HEAD":
             self._head(request, head, requested_at=requested_at, now=now, generation=generation)
         entry = draft(request, head, rules=self.rules, requested_at=requested_at, received_at=now)
@@ -222,16 +247,6 @@ class ResponseCache:
             self.store.put(fresh, replaces=entry)
         return whole, entry.body
 
-    def passed(
-        self, request: CacheRequest, entry: Entry, head: ResponseHead, *, requested_at: float, now: float
-    ) -> None:
-        """Take in a 304 to conditions of the caller's own, which goes to the caller as it is."""
-        if fields_of.first(head.headers, "etag") is None and fields_of.first(head.headers, "last-modified") is None:
-            return  # it may speak of any response the caller has
-        if decision.meant(entry, head.headers):
-            plain = replace(request, conditional=False)
-            self.renew(plain, entry, head, requested_at=requested_at, now=now, generation=self.generation)
-
     def stand_in(self, request: CacheRequest, entry: Entry, *, now: float) -> tuple[ResponseHead, bytes] | None:
         """Return a stale answer in place of a failure, where that is allowed (RFC 5861 section 4)."""
         if not decision.may_stand_in(entry, request, rules=self.rules, now=now):
@@ -275,13 +290,30 @@ class ResponseCache:
         return self.purge()
 
     def configure(self, *, max_items: int, max_bytes: int) -> None:
-        """Change the limits; what no longer fits goes at once."""
-        self.store.configure(max_items=max_items, max_bytes=max_bytes)
+        """Change the limits; what no longer fits goes at once, and everything with either limit at zero."""
+        self.store.configure(max_items=max_items, max_bytes=max_bytes if max_items else 0)
 
     def stats(self) -> CacheStats:
         """Return the counters."""
         kept = self.store.kept()
         return CacheStats(kept.items, kept.bytes, kept.max_items, kept.max_bytes, self._hits, self._misses)
+
+    def _passed(
+        self,
+        request: CacheRequest,
+        entry: Entry,
+        head: ResponseHead,
+        *,
+        requested_at: float,
+        now: float,
+        generation: int,
+    ) -> None:
+        """Take in a 304 to conditions of the caller's own, which goes to the caller as it is."""
+        names = {name.lower() for name, _ in head.headers}
+        if names.isdisjoint(("etag", "last-modified")) or not decision.meant(entry, head.headers):
+            return  # it speaks of whatever response the caller has, which need not be the stored one
+        plain = replace(request, conditional=False)
+        self.renew(plain, entry, head, requested_at=requested_at, now=now, generation=generation)
 
     def _head(
         self, request: CacheRequest, head: ResponseHead, *, requested_at: float, now: float, generation: int
@@ -304,11 +336,6 @@ class ResponseCache:
             self.renew(get, entry, head, requested_at=requested_at, now=now, generation=generation)
         else:
             self.store.drop(entry)
-
-
-def invalidates(method: str) -> bool:
-    """Tell whether an answer to this method may make stored responses invalid (RFC 9111 section 4.4)."""
-    return method not in SAFE
 
 
 def _tells(status: int) -> bool:
