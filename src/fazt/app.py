@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fazt.config import Settings
     from fazt.core.policy import Policy
+    from fazt.core.traffic import Traffic
     from fazt.engine import AsyncEngine
     from fazt.functions.deploy import Deployed
     from fazt.functions.guestapi import AppBundle
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fazt.functions.runtime import FunctionRuntime, Loaded
     from fazt.net.aio import Wire
     from fazt.net.pool import PoolLimits
+    from fazt.ports import RecordSink
     from fazt.stores.sqlite.changes import Feed
 
 _log = logging.getLogger("fazt")
@@ -70,19 +72,21 @@ async def engine_for(store: Store, settings: Settings, *, keep: bool = False) ->
     """
     import asyncio
 
-    from fazt.core.cache.store import ResponseCache
+    from fazt.core.cache.responses import ResponseCache
     from fazt.engine import AsyncEngine
     from fazt.net.pool import FUNCTIONS, NONE
 
     source = store.source
     net = source.current.limits.net
     wire = open_wire(settings, pool=FUNCTIONS if keep else NONE)
+    around = surroundings(store, settings, always=keep)
     engine = AsyncEngine(
         policies=source,
         wire=wire,
         vault=store.secrets,
-        sink=store.log,
-        cache=ResponseCache(net.cache_max_items, net.cache_max_bytes),
+        sink=around.sink,
+        traffic=around.traffic,
+        cache=ResponseCache.for_functions(net.cache_max_items, net.cache_max_bytes),
     )
     loop = asyncio.get_running_loop()
 
@@ -102,7 +106,57 @@ async def engine_for(store: Store, settings: Settings, *, keep: bool = False) ->
         yield engine
     finally:
         await wire.close()
+        await asyncio.to_thread(around.close)
         await asyncio.to_thread(store.log.flush)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the calls of a process share beside connections: where records go, and the limits of hosts and services."""
+
+    sink: RecordSink
+    traffic: Traffic | None
+    _closing: tuple[Callable[[], object], ...] = ()
+
+    def close(self) -> None:
+        """Hand on what waits to be written, and let go."""
+        for close in self._closing:
+            close()
+
+
+def surroundings(store: Store, settings: Settings, *, always: bool = False) -> Surroundings:
+    """Open the telemetry and the limits that the settings describe.
+
+    Args:
+        store: the open data directory.
+        settings: with the tables `telemetry` and `traffic` of `fazt.toml`.
+        always: whether circuits that are opened by hand later are to act on this process, as a server's must.
+
+    Raises:
+        ConfigError: a table says what cannot be done.
+        StoreError: the shared breakers cannot be read.
+    """
+    import threading
+
+    from fazt.core.traffic import Traffic
+    from fazt.core.traffic_config import TrafficConfig
+    from fazt.stores.sqlite import breakers, events
+
+    closing: list[Callable[[], object]] = []
+    sink: RecordSink = store.log
+    if settings.telemetry:
+        from fazt.telemetry import Tee, fanout_from_config
+
+        fanout = fanout_from_config(settings.telemetry, directory=settings.data, sqlite=events.opener(settings.data))
+        if fanout is not None:
+            sink = Tee(store.log, fanout)
+            closing.append(fanout.close)
+    traffic: Traffic | None = None
+    if always or settings.traffic or (settings.data / breakers.FILE).exists():
+        shared = breakers.Breakers.open(settings.data)
+        closing.append(shared.close)
+        traffic = Traffic(TrafficConfig.of(settings.traffic, "traffic"), lock=threading.Lock(), shared=shared)
+    return Surroundings(sink, traffic, tuple(closing))
 
 
 class HostBaker:
