@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "app": ("fazt.cli.app:app", "Deploy and look after JavaScript apps."),
     "env": ("fazt.cli.env:env", "Plain settings that an app may read."),
     "limits": ("fazt.cli.limits:limits", "Limits: show, set, describe."),
+    "breaker": ("fazt.cli.breaker:breaker", "Hosts and services that are left alone for a while."),
     "log": ("fazt.cli.log:log", "Calls and console lines, live."),
     "stats": ("fazt.cli.stats:stats", "What became of the calls, in figures."),
     "serve": ("fazt.cli.serve:serve", "Serve the deployed apps and the admin API."),

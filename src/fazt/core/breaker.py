@@ -102,8 +102,8 @@ class SharedCircuits(Protocol):
         """Return what others changed since the last time, deadlines in monotonic seconds."""
         ...
 
-    def publish(self, key: Key, deadlines: Deadlines, now: float) -> None:
-        """Tell the others."""
+    def publish(self, key: Key, before: Deadlines | None, after: Deadlines, now: float) -> None:
+        """Tell the others what changed between two deadlines, or all that holds when `before` is None."""
         ...
 
 

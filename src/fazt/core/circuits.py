@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Final, NamedTuple
 
-from fazt.core.breaker import NONE, ORDER, TRIAL_WAIT, Cause, Circuit, Key, Refusal, SharedCircuits
+from fazt.core.breaker import NONE, ORDER, TRIAL_WAIT, Cause, Circuit, Deadlines, Key, Refusal, SharedCircuits
 from fazt.core.traffic_config import Rules
 from fazt.errors import FaztError, Reason
 
@@ -69,10 +69,10 @@ class Circuits:
             if circuit is not None:
                 circuit.adopt(deadlines)
 
-    def tell(self, key: Key, circuit: Circuit, now: float) -> None:
-        """Let the others know."""
+    def tell(self, key: Key, before: Deadlines | None, after: Deadlines, now: float) -> None:
+        """Let the others know what changed, or all of it when there is no `before`."""
         if self._shared is not None:
-            self._shared.publish(key, circuit.deadlines, now)
+            self._shared.publish(key, before, after, now)
 
     def get(self, key: Key, rules: Rules) -> Circuit:
         """Return a circuit, made when it is missing."""

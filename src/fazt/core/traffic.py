@@ -324,7 +324,7 @@ class Traffic:
                 if circuit.deadlines != before:
                     totals.opened += circuit.deadlines.open > before.open
                     totals.closed += before.open > 0 and not circuit.half_open
-                    self._circuits.tell(unit.key, circuit, now)
+                    self._circuits.tell(unit.key, before, circuit.deadlines, now)
 
     def _refund(self, attempt: Attempt) -> None:
         with self._lock:
@@ -340,7 +340,7 @@ class Traffic:
             self._circuits.hear(self._rules, now)
             circuit = self._circuits.get(key, self._rules)
             act(circuit)
-            self._circuits.tell(key, circuit, now)
+            self._circuits.tell(key, None, circuit.deadlines, now)
             self.idle = False
 
 
