@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fazt.core.call import Hop
-from fazt.core.record import CallRecord
+from fazt.core.record import Attempt, CallRecord
 from fazt.errors import StoreError
 from fazt.stores.sqlite.database import Database
 from fazt.stores.sqlite.log import NetLog
@@ -389,3 +389,31 @@ def test_a_log_that_is_only_read_starts_no_thread(database: Database) -> None:
     log.flush()
     assert threading.active_count() == before
     log.close()
+
+
+def test_service_role_and_trips_come_back(log: NetLog) -> None:
+    trips = [
+        Attempt(999.5, 1, 1, "GET", "https", "api.example.com", 443, "/", 503, retry_after=2.0, delay=1.5, ttfb_ms=3.0),
+        Attempt(1000.5, 1, 2, "GET", "https", "api.example.com", 443, "/", 302, redirect="https://b.example/x"),
+        Attempt(1001.5, 2, 1, "GET", "https", "b.example", 443, "/x", code="NET_TIMEOUT", reason="connect"),
+    ]
+    full = record(
+        service="crossref",
+        role="metadata",
+        number=2,
+        attempts=trips,
+        waited_ms=1500.0,
+        breaker="half_open",
+        error="The connection took too long.",
+        redirects=[],
+    )
+    log.append(full)
+    log.append(
+        record(1, attempts=[Attempt(1.0, 1, 1, "G\x1bT", "https", "a", 443, "/?SECRET", redirect="https://x/?SECRET")])
+    )
+    log.flush()
+    second, first = (call.record for call in log.calls())
+    assert first == full
+    assert second.attempts is not None
+    (trip,) = second.attempts
+    assert (trip.method, trip.path, trip.redirect) == ("G\\x1bT", "/", "https://x/")

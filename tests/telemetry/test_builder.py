@@ -119,7 +119,7 @@ class HostileError(Exception):
         raise ZeroDivisionError
 
 
-class WithResponse(Exception):
+class WithResponseError(Exception):
     def __init__(self, response: Any) -> None:
         self.response = response
 
@@ -145,7 +145,7 @@ def test_E11_hostile_values_break_nothing() -> None:
         .with_attempt(bad, hop=bad)
         .with_context(service=bad, role=bad)
         .with_error(HostileError(), code=bad, message=bad)
-        .with_error(WithResponse(bad))
+        .with_error(WithResponseError(bad))
         .build()
     )
     assert (event.host, event.url, event.status_code, event.error_code) == ("unknown", "", 0, "error")

@@ -74,11 +74,13 @@ class Tracing:
         context = trace.get_current_span().get_span_context()
         state = ""
         if context.is_valid:
-            ids = SpanIds(context.trace_id, _drawn(64), context.span_id, bool(context.trace_flags & 1))
+            flags = int(context.trace_flags) & 3  # sampled; and that the trace id is random, which stays true
+            ids = SpanIds(context.trace_id, _drawn(64), context.span_id, bool(flags & 1))
             state = context.trace_state.to_header()
         else:
             ids = SpanIds(_drawn(128), _drawn(64), 0, random.random() < ratio)  # noqa: S311
-        header = f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.sampled:02x}"
+            flags = int(ids.sampled)
+        header = f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{flags:02x}"
         with self._lock:
             self._sent[header] = ids
             while len(self._sent) > _KEPT:  # of requests that never became a call
