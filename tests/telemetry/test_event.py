@@ -50,6 +50,19 @@ def test_R76_the_dict_form_has_every_field_and_rounds_times() -> None:
     assert found["status"] == "success" and type(found["status"]) is str
 
 
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (1_700_000_000.123, "2023-11-14T22:13:20.123Z"),
+        (1_700_000_000.9999999, "2023-11-14T22:13:21.000Z"),
+        (-0.001, "1969-12-31T23:59:59.999Z"),
+    ],
+)
+def test_times_are_utc_with_milliseconds(at: float, text: str) -> None:
+    assert Event(at).ts == text
+
+
 def test_R76_an_event_is_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Event(0.0).method = "GET"  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from fazt.errors import Code, Reason
@@ -160,7 +161,13 @@ class Event:
 
 def iso(at: float) -> str:
     """Return seconds since the epoch as `2026-01-31T12:00:00.000Z`."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    second, micro = divmod(round(at * 1_000_000), 1_000_000)
+    return f"{_second(second)}.{micro // 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def status_of(status_code: int, code: str | None, reason: str | None, *, redirected: bool = False) -> EventStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def _insert(table: str, columns: tuple[str, ...]) -> str:
 
 _INSERT_REQUEST = _insert("net_request", NET_REQUEST)
 _INSERT_CALL = _insert("http_events", HTTP_EVENTS)
+_REQUEST_VALUES = itemgetter(*NET_REQUEST)
+_CALL_VALUES = itemgetter(*HTTP_EVENTS)
 
 
 class EventLog:
@@ -98,8 +101,8 @@ class EventLog:
             StoreError: the database cannot be written.
         """
         with self._database.write() as connection:
-            connection.executemany(_INSERT_REQUEST, [[row[name] for name in NET_REQUEST] for row in requests])
-            connection.executemany(_INSERT_CALL, [[row[name] for name in HTTP_EVENTS] for row in calls])
+            connection.executemany(_INSERT_REQUEST, map(_REQUEST_VALUES, requests))
+            connection.executemany(_INSERT_CALL, map(_CALL_VALUES, calls))
             for table in ("net_request", "http_events"):
                 low, high = connection.execute(
                     f"SELECT (SELECT min(rowid) FROM {table}), (SELECT max(rowid) FROM {table})"  # noqa: S608

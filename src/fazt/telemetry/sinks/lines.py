@@ -38,6 +38,7 @@ CSV_COLUMNS = (
     "redirect_target",
     "retry_after",
 )
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -74,7 +75,7 @@ class JsonlSink(_FileSink):
     def emit(self, events: Sequence[Event]) -> None:
         """Append a batch."""
         # ASCII: whatever somebody's text holds, a line stays a line in every reader.
-        self._file.write([json.dumps(event.to_dict(), separators=(",", ":")).encode() + b"\n" for event in events])
+        self._file.write([_encode(event.to_dict()).encode() + b"\n" for event in events])
 
 
 class CsvSink(_FileSink):

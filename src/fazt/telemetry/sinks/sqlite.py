@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 from fazt.telemetry.event import Event
@@ -43,11 +44,11 @@ class SqliteSink(Sink):
         """Write a batch in one transaction."""
         if self._writer is None:
             self._writer = self._opener()
-        run = {"run_id": self.run_id}
-        self._writer.write(
-            [run | event.to_dict() for event in events],
-            [run | call_row(event) for event in events if event.summary],
-        )
+        requests = [event.to_dict() for event in events]
+        calls = [call_row(event) for event in events if event.summary]
+        for row in chain(requests, calls):
+            row["run_id"] = self.run_id
+        self._writer.write(requests, calls)
 
     def close(self) -> None:
         """Close the database."""
