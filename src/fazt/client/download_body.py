@@ -25,16 +25,16 @@ class Body:
         part: an open part.
         hashed: whether the SHA-256 of the file is wanted.
         clock: monotonic seconds.
+        batch: bytes after which `take` asks for a flush.
     """
 
     __slots__ = ("_clock", "_hash", "_pending", "_waiting", "_written_at", "batch", "decoder", "hashed", "part")
 
-    def __init__(self, part: PartFile, *, hashed: bool, clock: Callable[[], float]) -> None:
+    def __init__(self, part: PartFile, *, hashed: bool, clock: Callable[[], float], batch: int = BATCH) -> None:
         self.part = part
         self.hashed = hashed
         self.decoder: Decoder | None = None
-        self.batch = BATCH
-        """Bytes after which `take` asks for a flush."""
+        self.batch = batch
         self._hash: Any = hashlib.sha256() if hashed else None
         self._clock = clock
         self._pending: list[bytes] = []

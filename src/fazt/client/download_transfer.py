@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Final
 
-from fazt.client.download_body import Body
+from fazt.client.download_body import BATCH, Body
 from fazt.client.download_checks import (
     already_there,
     check_length,
@@ -92,6 +92,8 @@ class Transfer:
         self._from = 0
         """Where the current attempt began."""
         self.path = ""
+        self.batch = BATCH
+        """Bytes that are held at most before they are written."""
 
     # --- the whole
 
@@ -157,7 +159,7 @@ class Transfer:
         origin = part.origin
         if origin is not None and origin.key == plan.key and not plan.conditional and fits(part.size, origin.total):
             self._asked = self._next_range(part, origin)
-        self._body = Body(part, hashed=plan.sha256 is not None, clock=self._clock)
+        self._body = Body(part, hashed=plan.sha256 is not None, clock=self._clock, batch=self.batch)
         if self._asked is not None:
             self._body.rewind()
         return None

@@ -1,0 +1,466 @@
+"""Going on where a download broke off: only behind bytes of the same version, whatever the server says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.client.download_site import CONTENT, KEPT, KINDS, OTHER, Answer, Fetch, Request, Site, names, serving
+
+from fazt.client.download_part import part_name
+from fazt.core.retry import RetryPolicy
+from fazt.errors import Reason
+
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+CHANGED = CONTENT[::-1]
+OLD = formatdate(1_700_000_000, usegmt=True)
+PART, SIDECAR = ".f.fazt-part", ".f.fazt-part.json"
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving(Site()) as started:
+        yield started
+
+
+@pytest.fixture(params=KINDS)
+def fetch(request: pytest.FixtureRequest, site: Site) -> Fetch:
+    return Fetch(request.param, site.port)
+
+
+def break_off(site: Site, fetch: Fetch, folder: Path, *, at: int = KEPT, **wishes: Any) -> None:
+    """Begin a download that breaks off."""
+    site.cuts = [at]
+    error = fetch.failing(site.url(), folder / "f", **wishes)
+    assert error.kind == "read"
+    assert error.kept == at
+    assert (folder / PART).read_bytes() == site.content[:at]
+    assert names(folder) == [PART, SIDECAR]
+    fetch.ledger.rows.clear()
+    site.requests.clear()
+
+
+def test_a_download_goes_on_where_it_broke_off(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    break_off(site, fetch, tmp_path)
+    told: list[tuple[int, int | None]] = []
+    got = fetch(site.url(), tmp_path / "f", sha256=DIGEST, progress=lambda *at: told.append(at))
+    assert got.resumed
+    assert (got.status, got.bytes, got.sha256) == (206, len(CONTENT), DIGEST)
+    assert got.path.read_bytes() == CONTENT
+    assert site.requests[0]["range"] == f"bytes={KEPT}-"
+    assert site.requests[0]["if-range"] == '"v1"'
+    assert told[0] == (KEPT, len(CONTENT))
+    assert names(tmp_path) == ["f"]
+    assert [row.response_bytes for row in fetch.ledger.rows] == [len(CONTENT) - KEPT]
+
+
+def test_last_modified_serves_where_there_is_no_tag(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.etag, site.modified = None, OLD
+    break_off(site, fetch, tmp_path)
+    got = fetch(site.url(), tmp_path / "f")
+    assert got.resumed
+    assert site.requests[0]["if-range"] == OLD
+    assert got.path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"v1"', "v1", '"a', ""])
+def test_without_a_strong_validator_nothing_is_kept(site: Site, fetch: Fetch, tmp_path: Path, etag: str | None) -> None:
+    site.etag = etag
+    site.modified = OLD if etag is not None else formatdate(usegmt=True)
+    site.cuts = [KEPT]
+    assert fetch.failing(site.url(), tmp_path / "f").kept == 0
+    assert names(tmp_path) == []
+    assert not fetch(site.url(), tmp_path / "f").resumed
+    assert site.asked == [None, None]
+
+
+@pytest.mark.parametrize("digest", [None, DIGEST])
+def test_a_changed_file_begins_anew(site: Site, fetch: Fetch, tmp_path: Path, digest: str | None) -> None:
+    break_off(site, fetch, tmp_path)
+    site.content, site.etag = CHANGED, '"v2"'
+    wanted = None if digest is None else hashlib.sha256(CHANGED).hexdigest()
+    got = fetch(site.url(), tmp_path / "f", sha256=wanted)
+    assert not got.resumed
+    assert got.status == 200
+    assert got.path.read_bytes() == CHANGED
+    assert site.asked == [f"bytes={KEPT}-"]
+    assert names(tmp_path) == ["f"]
+
+
+def test_a_server_without_ranges_begins_anew(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    break_off(site, fetch, tmp_path)
+    site.ranges = False
+    got = fetch(site.url(), tmp_path / "f")
+    assert not got.resumed
+    assert got.path.read_bytes() == CONTENT
+
+
+def test_a_server_that_ignores_the_condition_is_found_out(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    break_off(site, fetch, tmp_path)
+    site.content, site.etag = CHANGED, '"v2"'
+
+    def ignoring(answer: Answer, request: Request) -> Answer:
+        return site.file({**request, "if-range": '"v2"'})
+
+    site.change = ignoring
+    got = fetch(site.url(), tmp_path / "f")
+    assert got.path.read_bytes() == CHANGED
+    assert site.asked == [f"bytes={KEPT}-", None]
+    assert len(fetch.ledger.rows) == 2
+
+
+LAST = len(CONTENT) - 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Content-Range": f"bytes {KEPT - 1}-{LAST}/{len(CONTENT)}"},
+        {"Content-Range": f"bytes {KEPT + 1}-{LAST}/{len(CONTENT)}"},
+        {"Content-Range": f"bytes {KEPT}-{LAST - 1}/{len(CONTENT)}"},
+        {"Content-Range": f"bytes {KEPT}-{LAST}/{len(CONTENT) + 1}"},
+        {"Content-Range": f"bytes {KEPT}-{LAST + 1}/{len(CONTENT) + 2}"},
+        {"Content-Range": f"items {KEPT}-{LAST}/{len(CONTENT)}"},
+        {"Content-Range": f"bytes={KEPT}-{LAST}/{len(CONTENT)}"},
+        {"Content-Range": f"bytes {LAST}-{KEPT}/{len(CONTENT)}"},
+        {"Content-Range": f"bytes */{len(CONTENT)}"},
+        {"Content-Range": "nonsense"},
+        {"Content-Range": ""},
+        {"ETag": '"v2"'},
+        {"ETag": ""},
+        {"Content-Encoding": "gzip"},
+        {"Content-Type": "multipart/byteranges; boundary=x"},
+    ],
+    ids=lambda fields: "=".join(next(iter(fields.items()))),
+)
+def test_a_part_that_does_not_fit_begins_anew(site: Site, fetch: Fetch, tmp_path: Path, fields: dict[str, str]) -> None:
+    break_off(site, fetch, tmp_path)
+
+    def wrong(answer: Answer, _request: Request) -> Answer:
+        if answer.status != 206:
+            return answer
+        changed = {name: value for name, value in {**answer.fields, **fields}.items() if value}
+        return replace(answer, fields=changed)
+
+    site.change = wrong
+    got = fetch(site.url(), tmp_path / "f", sha256=DIGEST if fields == {"ETag": '"v2"'} else None)
+    assert not got.resumed
+    assert got.path.read_bytes() == CONTENT
+    assert site.asked == [f"bytes={KEPT}-", None]
+    assert names(tmp_path) == ["f"]
+
+
+def test_a_part_of_unknown_total_fits_a_file_of_known_length(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    break_off(site, fetch, tmp_path)
+    site.change = lambda answer, _: replace(answer, fields={**answer.fields, "Content-Range": f"bytes {KEPT}-{LAST}/*"})
+    assert fetch(site.url(), tmp_path / "f").resumed
+
+
+def test_a_file_that_was_sent_in_chunks_goes_on(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.change = lambda answer, _: replace(answer, chunked=answer.status == 200)
+    break_off(site, fetch, tmp_path)
+    got = fetch(site.url(), tmp_path / "f")
+    assert got.resumed
+    assert got.path.read_bytes() == CONTENT
+
+
+def test_the_whole_file_is_there_but_for_its_name(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    break_off(site, fetch, tmp_path)
+    (tmp_path / PART).write_bytes(CONTENT)
+    got = fetch(site.url(), tmp_path / "f", sha256=DIGEST)
+    assert got.resumed
+    assert site.asked == [f"bytes={LAST}-"]  # the last byte once more proves the version
+    assert got.path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+def test_416_means_complete_only_when_that_is_proved(site: Site, fetch: Fetch, tmp_path: Path, tagged: bool) -> None:
+    site.change = lambda answer, _: replace(answer, chunked=answer.status == 200)  # so that no total is known
+    break_off(site, fetch, tmp_path)
+    (tmp_path / PART).write_bytes(CONTENT)
+    if not tagged:
+
+        def untagged(answer: Answer, _request: Request) -> Answer:
+            del answer.fields["ETag"]
+            return answer
+
+        site.change = untagged
+    got = fetch(site.url(), tmp_path / "f")
+    assert got.path.read_bytes() == CONTENT
+    assert site.asked == ([f"bytes={len(CONTENT)}-"] if tagged else [f"bytes={len(CONTENT)}-", None])
+    assert got.resumed is tagged
+
+
+def test_416_is_complete_when_the_checksum_says_so(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.change = lambda answer, _: replace(answer, chunked=answer.status == 200)
+    break_off(site, fetch, tmp_path)
+    (tmp_path / PART).write_bytes(CHANGED)
+    error = fetch.failing(site.url(), tmp_path / "f", sha256=DIGEST)
+    assert error.kind == "checksum"
+    assert names(tmp_path) == []  # the next try begins anew
+    assert fetch(site.url(), tmp_path / "f", sha256=DIGEST).path.read_bytes() == CONTENT
+
+
+def test_416_for_a_file_that_shrank_begins_anew(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    break_off(site, fetch, tmp_path)
+    site.content = CONTENT[:1000]
+    got = fetch(site.url(), tmp_path / "f")
+    assert got.path.read_bytes() == CONTENT[:1000]
+    assert site.asked == [f"bytes={KEPT}-", None]
+
+
+@pytest.mark.parametrize("status", [404, 500, 503])
+def test_an_error_page_leaves_the_part_for_the_next_try(site: Site, fetch: Fetch, tmp_path: Path, status: int) -> None:
+    break_off(site, fetch, tmp_path)
+    site.answers = [Answer(status, {}, b"no")]
+    error = fetch.failing(site.url(), tmp_path / "f")
+    assert (error.kind, error.kept) == ("http", KEPT)
+    assert fetch(site.url(), tmp_path / "f", sha256=DIGEST).resumed
+
+
+def test_a_refused_call_leaves_the_part_too(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    break_off(site, fetch, tmp_path)
+    allowed, fetch.policy = fetch.policy, Fetch(fetch.kind, 1).policy
+    error = fetch.failing(site.url(), tmp_path / "f")
+    assert (error.kind, error.kept) == ("policy", KEPT)
+    fetch.policy = allowed
+    assert fetch(site.url(), tmp_path / "f").resumed
+
+
+def test_another_url_does_not_go_on_behind_this_one(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    break_off(site, fetch, tmp_path)
+    got = fetch(site.url("/data/file.bin?v=2"), tmp_path / "f")
+    assert not got.resumed
+    assert site.asked == [None]
+
+
+def test_a_part_from_another_place_is_no_part_of_this_file(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.answers = [Answer(302, {"Location": site.url("/mirror-a/f?sig=1", OTHER)})]
+    site.cuts = [KEPT]
+    assert fetch.failing(site.url(), tmp_path / "f").kept == KEPT
+    fetch.ledger.rows.clear()
+    site.answers = [Answer(302, {"Location": site.url("/mirror-a/f?sig=2", OTHER)})]
+    site.cuts = [1000]
+    assert fetch.failing(site.url(), tmp_path / "f").kept == KEPT + 1000  # another signature is the same place
+    moved = Answer(302, {"Location": site.url("/mirror-b/f", OTHER)})
+    site.answers = [moved]
+    site.requests.clear()
+    got = fetch(site.url(), tmp_path / "f")
+    assert not got.resumed
+    assert [request.get("range") is None for request in site.requests] == [False, False, True]
+    assert got.path.read_bytes() == CONTENT
+
+
+def test_with_a_checksum_any_mirror_will_do(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.answers = [Answer(302, {"Location": site.url("/mirror-a/f", OTHER)})]
+    site.cuts = [KEPT]
+    fetch.failing(site.url(), tmp_path / "f")
+    site.answers = [Answer(302, {"Location": site.url("/mirror-b/f", OTHER)})]
+    assert fetch(site.url(), tmp_path / "f", sha256=DIGEST).resumed
+
+
+def test_resume_false_keeps_and_uses_nothing(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    break_off(site, fetch, tmp_path)
+    site.cuts = [KEPT]
+    assert fetch.failing(site.url(), tmp_path / "f", resume=False).kept == 0
+    assert names(tmp_path) == []
+    assert site.asked == [None]
+
+
+def test_small_files_are_not_kept(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.content = CONTENT[:60_000]
+    site.cuts = [50_000]
+    assert fetch.failing(site.url(), tmp_path / "f").kept == 0
+    assert names(tmp_path) == []
+
+
+def test_a_wrong_checksum_of_joined_parts_removes_them(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    break_off(site, fetch, tmp_path)
+    (tmp_path / PART).write_bytes(bytes(KEPT))
+    error = fetch.failing(site.url(), tmp_path / "f", sha256=DIGEST)
+    assert (error.kind, error.status, error.kept) == ("checksum", 206, 0)
+    assert names(tmp_path) == []
+
+
+SPOIL: dict[str, Callable[[Path], object]] = {
+    "no sidecar": lambda path: path.unlink(),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:40]),
+    "empty": lambda path: path.write_bytes(b""),
+    "no JSON": lambda path: path.write_bytes(b"\xff{}"),
+    "a list": lambda path: path.write_text("[]"),
+    "another version": lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99})),
+    "more fields": lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "more": 1})),
+    "wrong types": lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "total": "9"})),
+    "no validator": lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "etag": ""})),
+    "a smaller total": lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "total": 10})),
+}
+
+
+@pytest.mark.parametrize("how", SPOIL)
+def test_a_sidecar_that_cannot_be_trusted_is_not(site: Site, fetch: Fetch, tmp_path: Path, how: str) -> None:
+    break_off(site, fetch, tmp_path)
+    SPOIL[how](tmp_path / SIDECAR)
+    got = fetch(site.url(), tmp_path / "f")
+    assert not got.resumed
+    assert site.asked == [None]
+    assert got.path.read_bytes() == CONTENT
+    assert names(tmp_path) == ["f"]
+
+
+def test_the_sidecar_holds_no_token_and_is_private(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.cuts = [KEPT]
+    fetch.failing(site.url("/f?token=hush"), tmp_path / "f")
+    assert "hush" not in (tmp_path / SIDECAR).read_text()
+    assert (tmp_path / SIDECAR).stat().st_mode & 0o077 == 0
+
+
+def test_an_interrupt_leaves_a_part_that_goes_on(site: Site, tmp_path: Path) -> None:
+    fetch = Fetch("threads", site.port)
+
+    def stop(done: int, _total: int | None) -> None:
+        if done >= KEPT:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(site.url(), tmp_path / "f", progress=stop)
+    assert names(tmp_path) == [PART, SIDECAR]
+    (record,) = fetch.ledger.rows
+    assert record.reason == "aborted"
+    assert fetch(site.url(), tmp_path / "f", sha256=DIGEST).resumed
+
+
+# --- within one download
+
+
+def test_a_retry_goes_on_by_range(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.cuts = [KEPT, 1000, 2000]
+    got = fetch(site.url(), tmp_path / "f", sha256=DIGEST, retry=RetryPolicy(base=0.0))
+    assert got.resumed
+    assert got.path.read_bytes() == CONTENT
+    assert site.asked == [None, f"bytes={KEPT}-", f"bytes={KEPT + 1000}-", f"bytes={KEPT + 3000}-"]
+    assert [row.reason for row in fetch.ledger.rows] == [*([fetch.ledger.rows[0].reason] * 3), None]
+    assert fetch.ledger.rows[0].code == "NET_ERROR"
+    assert names(tmp_path) == ["f"]
+
+
+def test_retries_end_with_the_policy(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.cuts = [KEPT, 1000, 1000, 1000]
+    error = fetch.failing(site.url(), tmp_path / "f", retry=RetryPolicy(base=0.0, attempts=2))
+    assert error.kept == KEPT + 1000
+    assert len(site.requests) == 2
+    assert len(fetch.ledger.rows) == 2
+
+
+def test_progress_gives_new_attempts(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.content = bytes(5_000_000)
+    site.cuts = [1_200_000] * 4
+    got = fetch(site.url(), tmp_path / "f", retry=RetryPolicy(base=0.0, attempts=2))
+    assert got.bytes == 5_000_000
+    assert len(site.requests) == 5
+
+
+def test_a_retry_without_validators_begins_anew(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.etag = None
+    site.cuts = [KEPT]
+    got = fetch(site.url(), tmp_path / "f", sha256=DIGEST, retry=RetryPolicy(base=0.0))
+    assert not got.resumed
+    assert site.asked == [None, None]
+
+
+def test_a_file_that_changes_between_two_attempts_begins_anew(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    def swap(answer: Answer, _request: Request) -> Answer:
+        site.content, site.etag = CHANGED, '"v2"'
+        return answer
+
+    site.change = swap
+    site.cuts = [KEPT]
+    got = fetch(site.url(), tmp_path / "f", sha256=hashlib.sha256(CHANGED).hexdigest(), retry=RetryPolicy(base=0.0))
+    assert not got.resumed
+    assert got.path.read_bytes() == CHANGED
+
+
+# --- the part itself
+
+
+def test_a_part_that_is_another_file_too_is_left_alone(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    """As after a kill between link and unlink."""
+    (tmp_path / "finished").write_bytes(CONTENT)
+    os.link(tmp_path / "finished", tmp_path / PART)
+    site.content = CHANGED
+    assert fetch(site.url(), tmp_path / "f").path.read_bytes() == CHANGED
+    assert (tmp_path / "finished").read_bytes() == CONTENT
+    assert names(tmp_path) == ["f", "finished"]
+
+
+@pytest.mark.parametrize("what", ["link", "dangling", "fifo", "directory"])
+def test_what_is_no_part_is_not_written_to(site: Site, fetch: Fetch, tmp_path: Path, what: str) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"precious")
+    path = tmp_path / PART
+    match what:
+        case "link":
+            path.symlink_to(other)
+        case "dangling":
+            path.symlink_to(tmp_path / "nowhere")
+        case "fifo":
+            os.mkfifo(path)
+        case _:
+            path.mkdir()
+    error = fetch.failing(site.url(), tmp_path / "f")
+    assert (error.kind, error.reason) == ("write", Reason.FILE_WRITE)
+    assert other.read_bytes() == b"precious"
+    assert names(tmp_path) == sorted([PART, "other"])
+    assert site.requests == []
+
+
+def test_a_part_that_is_taken_away_is_missed(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    def steal(done: int, _total: int | None) -> None:
+        if done and (tmp_path / PART).exists():
+            (tmp_path / PART).unlink()
+
+    error = fetch.failing(site.url(), tmp_path / "f", progress=steal)
+    assert (error.kind, error.reason) == ("rename", Reason.FILE_RENAME)
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_finished_part_is_not_gone_on_with(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    """Many downloads to one file at once: each succeeds or says that another is under way; the file is always whole."""
+    outcomes: list[str] = []
+    start = threading.Barrier(4)
+
+    def one() -> None:
+        mine = Fetch(fetch.kind, site.port)
+        start.wait(20)
+        for _ in range(5):
+            try:
+                mine(site.url(), tmp_path / "f", sha256=DIGEST)
+                outcomes.append("done")
+            except Exception as error:
+                outcomes.append(getattr(error, "reason", type(error).__name__))
+            if (tmp_path / "f").exists():
+                assert (tmp_path / "f").read_bytes() == CONTENT
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(outcomes) == 20
+    assert set(outcomes) <= {"done", "file_locked"}
+    assert "done" in outcomes
+    assert names(tmp_path) == ["f"]
+
+
+def test_long_names_have_short_parts() -> None:
+    assert part_name("a" * 200) == f".{'a' * 200}.fazt-part"
+    long = part_name("ä" * 120)
+    assert len(os.fsencode(long)) + len(".json") <= 255
+    assert long != part_name("ä" * 119 + "b")
