@@ -2,6 +2,10 @@
 
 Connections are pooled and used by one thread at a time, so a database may be used from any thread. Writers of one
 process queue on a lock; writers of several processes queue in SQLite (`busy_timeout`).
+
+While the process forks, no connection is open. SQLite keeps what is locked per file and process: with connections of
+its parent, a child would take locks for held that it does not have, and another process could remove the write-ahead
+log it reads and writes.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +76,11 @@ class Database:
         self._opening = threading.Lock()
         self._idle: list[_Pooled] = []
         self._pid = os.getpid()
+        self._lending = threading.Condition()
+        self._inside: dict[int, int] = {}
+        """Threads that use a connection now, and how many."""
+        self._forking = False
+        _open_databases.add(self)
         self._closed = False
         self._identity = (0, 0)
         with self._opening:
@@ -124,22 +134,58 @@ class Database:
 
     @contextmanager
     def _lent(self) -> Iterator[sqlite3.Connection]:
+        self._usable()
+        thread = self._enter()
         try:
-            connection = self._take()
-        except sqlite3.Error as error:
-            raise self.explain(error) from error
-        sound = False
-        try:
-            yield connection
-            sound = True
-        except sqlite3.Error as error:
-            sound = _rolled_back(connection)
-            raise self.explain(error) from error
-        except BaseException:
-            sound = _rolled_back(connection)
-            raise
+            try:
+                connection = self._take()
+            except sqlite3.Error as error:
+                raise self.explain(error) from error
+            sound = False
+            try:
+                yield connection
+                sound = True
+            except sqlite3.Error as error:
+                sound = _rolled_back(connection)
+                raise self.explain(error) from error
+            except BaseException:
+                sound = _rolled_back(connection)
+                raise
+            finally:
+                self._give_back(connection, sound=sound)
         finally:
-            self._give_back(connection, sound=sound)
+            self._leave(thread)
+
+    def _enter(self) -> int:
+        """Wait while the process forks, unless this thread uses the database already; return which thread it is."""
+        thread = threading.get_ident()
+        with self._lending:
+            while self._forking and thread not in self._inside:
+                self._lending.wait()
+            self._inside[thread] = self._inside.get(thread, 0) + 1
+        return thread
+
+    def _leave(self, thread: int) -> None:
+        with self._lending:
+            depth = self._inside.pop(thread) - 1
+            if depth:
+                self._inside[thread] = depth
+            self._lending.notify_all()
+
+    def before_fork(self) -> None:
+        """Wait until nobody uses the database, for as long as its patience lasts, and close its connections."""
+        with self._lending:
+            self._forking = True
+            mine = threading.get_ident()  # who forks inside a transaction waits for nobody, and keeps it open
+            self._lending.wait_for(lambda: not self._inside.keys() - {mine}, timeout=self._patience)
+        if self._pid == os.getpid():
+            self._drop_idle()
+
+    def after_fork(self) -> None:
+        """Let it be used again, in the parent."""
+        with self._lending:
+            self._forking = False
+            self._lending.notify_all()
 
     def _usable(self) -> None:
         if self._closed:
@@ -278,6 +324,21 @@ class Database:
                 )
             case _:
                 return StoreError(f"{self.path.name}: {error}")
+
+
+def _before_fork() -> None:
+    for database in list(_open_databases):
+        database.before_fork()
+
+
+def _after_fork() -> None:
+    for database in list(_open_databases):
+        database.after_fork()
+
+
+_open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+# the child uses none of them; a thread that is not there may hold their locks
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_open_databases.clear)
 
 
 def _primary(error: sqlite3.Error) -> int:
