@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 
 import trustme
 
-from fazt.core.call import ResponseHead, Target
+from fazt.core.call import Phases, ResponseHead, Target, Upload
 from fazt.net.aio import Wire
 from fazt.net.http1 import encode_head
 from fazt.net.pool import PoolLimits
@@ -230,6 +231,7 @@ class Threaded:
     """The synchronous wire as the scenarios use it: what blocks runs in a thread."""
 
     def __init__(self, blocking: SyncWire) -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(64))  # many may wait at once
         self.__dict__["blocking"] = blocking
         self.__dict__["handed"] = weakref.WeakKeyDictionary()
 
@@ -275,11 +277,23 @@ def nothing() -> None:
 
 
 async def send(
-    connection: Any, method: str = "GET", *, body: bytes | None = None, deadline: float | None = None
+    connection: Any,
+    method: str = "GET",
+    *,
+    body: bytes | None = None,
+    upload: Upload | None = None,
+    deadline: float | None = None,
+    phases: Phases | None = None,
 ) -> ResponseHead:
-    head = encode_head(method, "/", authority=HOST, fields=(("Accept-Encoding", "identity"),), body=body)
+    fields = (("Accept-Encoding", "identity"),)
     answer: ResponseHead = await connection.send(
-        head, body, deadline=soon() if deadline is None else deadline, on_sent=nothing, method=method
+        encode_head(method, "/", authority=HOST, fields=fields, body=body, upload=upload),
+        body,
+        deadline=soon() if deadline is None else deadline,
+        on_sent=nothing,
+        method=method,
+        upload=upload,
+        phases=phases,
     )
     return answer
 

@@ -6,6 +6,7 @@ Proxies of the environment are never used: nothing here reads it.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Callable, Collection
 
@@ -16,8 +17,9 @@ from fazt.net.connect import ATTEMPT_DELAY, connect, ends_here
 from fazt.net.connection import Connection
 from fazt.net.deadlines import Deadlines
 from fazt.net.forked import forks
-from fazt.net.pool import FUNCTIONS, Pool, PoolLimits
+from fazt.net.pool import FUNCTIONS, Pool, PoolLimits, Turn, Turns
 from fazt.net.resolve import Resolver
+from fazt.net.timeouts import late
 from fazt.net.tls import TlsConfig, TlsSession
 
 __all__ = ["Connection", "Wire"]
@@ -51,6 +53,7 @@ class Wire:
         self.own_listeners = own_listeners
         self.local_addresses = local_addresses
         self.pool: Pool[Target, Connection] = Pool(limits)
+        self.turns: Turns[Target, Connection] = Turns(limits.connections)
         self.live: set[Connection] = set()
         """Every connection that is open, idle or in use."""
         self._attempt_delay = attempt_delay
@@ -86,8 +89,8 @@ class Wire:
             phases: limits of single waits (`connect`, `pool`).
 
         Raises:
-            FaztError: `private_address` or `own_listener`; `dns`, `connect` or `tls_handshake` at the deadline;
-                `dns_failed`, `connect_failed` or `tls_failed`.
+            FaztError: `private_address` or `own_listener`; `pool_wait`, `dns`, `connect` or `tls_handshake` at the
+                deadline; `dns_failed`, `connect_failed` or `tls_failed`.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop or self._forks != forks():
@@ -99,8 +102,31 @@ class Wire:
                     pooled.lease()
                     return pooled
                 pooled.shut()
+        if not self.turns.enter():
+            handed = await self._wait(target, deadline=deadline, phases=phases, reuse=not fresh)
+            if handed is not None:
+                return handed
         if phases is not None and phases.connect is not None:
             deadline = min(deadline, loop.time() + phases.connect)
+        try:
+            session, sock, address = await self._reach(target, deadline=deadline, on_attempt=on_attempt)
+        except BaseException:
+            self.turns.over()
+            raise
+        connection = Connection(self, target, sock=sock, address=address)
+        self.live.add(connection)
+        try:
+            await connection.open(tls=session, deadline=deadline)
+        except BaseException:
+            connection.shut()
+            raise
+        connection.lease()
+        return connection
+
+    async def _reach(
+        self, target: Target, *, deadline: float, on_attempt: Callable[[], None]
+    ) -> tuple[TlsSession | None, socket.socket, str]:
+        """Resolve, judge every address and connect to one of them."""
         addresses = await self.resolver.resolve(target.host, target.port, deadline=deadline)
         judge(
             addresses,
@@ -117,15 +143,46 @@ class Wire:
         on_attempt()
         sock, address = await connect(addresses, target.port, deadline=deadline, delay=self._attempt_delay)
         self._judge_local(sock, address, target)
-        connection = Connection(self, target, sock=sock, address=address)
-        self.live.add(connection)
+        return session, sock, address
+
+    async def _wait(self, target: Target, *, deadline: float, phases: Phases | None, reuse: bool) -> Connection | None:
+        """Wait for a turn: returns a connection that another call gave back, or None when one may be opened."""
+        loop = asyncio.get_running_loop()
+        if phases is not None and phases.pool is not None:
+            deadline = min(deadline, loop.time() + phases.pool)
+        turns = self.turns
+        came = asyncio.Event()
+        turn: Turn[Target, Connection] = Turn(target, came.set, reuse)
+        turns.wait(turn)
         try:
-            await connection.open(tls=session, deadline=deadline)
-        except BaseException:
-            connection.shut()
+            if (oldest := self.pool.pop_oldest()) is not None:
+                oldest.close()
+            while True:
+                async with asyncio.timeout_at(None if deadline == math.inf else deadline):
+                    await came.wait()
+                connection = turn.connection
+                if connection is None:
+                    return None
+                if connection.usable():
+                    connection.lease()
+                    return connection
+                came.clear()
+                turns.wait(turn, first=True)
+                connection.shut()  # which makes room for a new one, if it was not gone already
+                turns.admit()
+        except BaseException as error:
+            if not turns.leave(turn):
+                self._give_back(turn)
+            if isinstance(error, TimeoutError):
+                raise late(Reason.POOL_WAIT) from None
             raise
-        connection.lease()
-        return connection
+
+    def _give_back(self, turn: Turn[Target, Connection]) -> None:
+        """Pass on what came to somebody who was gone by then."""
+        if turn.connection is not None:
+            self.idle(turn.connection)
+        else:
+            self.turns.over()
 
     def _judge_local(self, sock: socket.socket, address: str, target: Target) -> None:
         """Judge an address again that turns out to be this machine's: interfaces get new ones while a process runs."""
@@ -147,6 +204,10 @@ class Wire:
             if self._keep is not None and not self._keep(connection.target):
                 connection.close()
                 return
+        if self.turns.waiting:
+            if not self.turns.offer(connection.target, connection):
+                connection.close()  # which makes room for one that leads where the first of those who wait wants to
+            return
         for surplus in self.pool.put(connection.target, connection, loop.time()):
             surplus.close()
         if self._sweep is None and len(self.pool):
@@ -156,6 +217,7 @@ class Wire:
         """Forget a connection that is closing (called by the connection)."""
         self.live.discard(connection)
         self.pool.remove(connection)
+        self.turns.over()
 
     def drop_idle(self, keep: Callable[[Target], bool]) -> int:
         """Close the idle connections whose target is not to be kept, as after a revoked rule; returns how many.
@@ -204,6 +266,7 @@ class Wire:
             raise RuntimeError("a Wire serves one event loop at a time")
         inherited, self.live = self.live, set()
         self.pool.clear()
+        self.turns = Turns(self.turns.limit)
         for connection in inherited:
             connection.abandon()
         self._loop, self._forks, self._sweep = loop, forks(), None

@@ -5,7 +5,7 @@ Every operation costs the same however many connections to other origins are idl
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -16,15 +16,25 @@ C = TypeVar("C", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """How many connections may be idle and for how long: in all, per key, and seconds until one is closed."""
+    """How many connections there may be.
+
+    Args:
+        total: idle ones, in all.
+        per_key: idle ones of one key.
+        expiry: seconds until an idle one is closed.
+        connections: idle ones, those in use and those being made together; who wants one more waits. 0: no limit.
+    """
 
     total: int
     per_key: int
     expiry: float
+    connections: int = 0
 
 
 FUNCTIONS = PoolLimits(total=20, per_key=2, expiry=10.0)
 """The functions door (contracts, "Doors differ only in their profile")."""
+CLIENT = PoolLimits(total=20, per_key=20, expiry=30.0, connections=64)
+"""The client door."""
 NONE = PoolLimits(total=0, per_key=0, expiry=0.0)
 """The command line: one call, nothing kept."""
 
@@ -82,6 +92,14 @@ class Pool(Generic[K, C]):
         self.remove(oldest)
         return (oldest,)
 
+    def pop_oldest(self) -> C | None:
+        """Take out the one that has been idle longest, to make room for one of another key."""
+        if not self._order:
+            return None
+        oldest = next(iter(self._order))
+        self.remove(oldest)
+        return oldest
+
     def remove(self, connection: C) -> bool:
         """Forget one connection, which is closing by itself; returns whether it was here."""
         entry = self._order.pop(connection, None)
@@ -126,3 +144,89 @@ class Pool(Generic[K, C]):
         self._order.clear()
         self._by_key.clear()
         return out
+
+
+@dataclass(slots=True, eq=False)
+class Turn(Generic[K, C]):
+    """Somebody's wait for a connection.
+
+    Args:
+        key: where it has to lead.
+        wake: called once, when the turn has come.
+        reuse: whether one that was used before will do.
+        connection: one that became idle, when it was handed over; else a new one may be opened.
+        come: whether the turn has come.
+    """
+
+    key: K
+    wake: Callable[[], object]
+    reuse: bool = True
+    connection: C | None = None
+    come: bool = False
+
+
+class Turns(Generic[K, C]):
+    """Who may open a connection, where their number is limited: first come, first served.
+
+    Nobody waits while fewer than `limit` are open (0: as many as are wanted), or one is idle: the idle one gives way.
+    """
+
+    __slots__ = ("_waiting", "limit", "open")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.open = 0
+        """Connections that are open or being made."""
+        self._waiting: deque[Turn[K, C]] = deque()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiting)
+
+    def enter(self) -> bool:
+        """Count one connection more, if there is room and nobody came before."""
+        if self.limit and (self.open >= self.limit or self._waiting):
+            return False
+        self.open += 1
+        return True
+
+    def wait(self, turn: Turn[K, C], *, first: bool = False) -> None:
+        """Stand in the queue; `first` for one whose turn had come, for a connection that turned out to be dead."""
+        turn.come, turn.connection = False, None
+        if first:
+            self._waiting.appendleft(turn)
+        else:
+            self._waiting.append(turn)
+
+    def leave(self, turn: Turn[K, C]) -> bool:
+        """Stop waiting; False when the turn had come already, and what came with it must be used or given back."""
+        if turn.come:
+            return False
+        self._waiting.remove(turn)
+        return True
+
+    def over(self) -> None:
+        """Count one connection less: it is closed, or was never made."""
+        self.open -= 1
+        self.admit()
+
+    def admit(self) -> None:
+        """Let those who wait open connections, as far as there is room."""
+        while self._waiting and self.open < self.limit:
+            self.open += 1
+            self._call(self._waiting.popleft(), None)
+
+    def offer(self, key: K, connection: C) -> bool:
+        """Hand a connection that became idle to the first who waits, if it will do."""
+        if not self._waiting:
+            return False
+        first = self._waiting[0]
+        if first.key != key or not first.reuse:
+            return False
+        self._call(self._waiting.popleft(), connection)
+        return True
+
+    def _call(self, turn: Turn[K, C], connection: C | None) -> None:
+        turn.come, turn.connection = True, connection
+        turn.wake()

@@ -18,10 +18,11 @@ from fazt.core.call import Phases, Target
 from fazt.errors import FaztError, Reason
 from fazt.net.connect import ATTEMPT_DELAY, ends_here
 from fazt.net.forked import abandon, renew
-from fazt.net.pool import FUNCTIONS, Pool, PoolLimits
+from fazt.net.pool import FUNCTIONS, Pool, PoolLimits, Turn, Turns
 from fazt.net.sync_connect import connect
 from fazt.net.sync_connection import SyncConnection
 from fazt.net.sync_resolve import SyncResolver
+from fazt.net.timeouts import late
 from fazt.net.tls import TlsConfig, TlsSession
 
 __all__ = ["SyncConnection", "SyncWire"]
@@ -72,8 +73,9 @@ class SyncWire:
         self.pool: Pool[Target, SyncConnection] = Pool(self._limits)
         self._lock = threading.Lock()
         """Held for the bookkeeping of the pool alone, never while a socket is used."""
-        self._news: deque[SyncConnection] = deque()
-        """Connections that were closed, or have become idle, and are not in the books yet."""
+        self.turns: Turns[Target, SyncConnection] = Turns(self._limits.connections)
+        self._news: deque[SyncConnection | None] = deque()
+        """Connections that were closed (None: never made), or have become idle, and are not in the books yet."""
         self._next_expiry = inf
 
     def start_anew(self) -> None:
@@ -108,25 +110,52 @@ class SyncWire:
             phases: limits of single waits (`connect`, `pool`).
 
         Raises:
-            FaztError: `private_address` or `own_listener`; `dns`, `connect` or `tls_handshake` at the deadline;
-                `dns_failed`, `connect_failed` or `tls_failed`.
+            FaztError: `private_address` or `own_listener`; `pool_wait`, `dns`, `connect` or `tls_handshake` at the
+                deadline; `dns_failed`, `connect_failed` or `tls_failed`.
         """
         if self.pid != os.getpid():  # forked by something that does not tell Python
             self.start_anew()
         now = monotonic()
         if now >= self._next_expiry:
             self._expire(now)
-        if not fresh:
-            while (pooled := self._take(target, now)) is not None:
-                if pooled.usable():
-                    pooled.lease(now)
-                    return pooled
-                pooled.shut()
+        while True:
+            pooled, entered = self._take(target, now, fresh=fresh)
+            if pooled is None:
+                break
+            if pooled.usable():
+                pooled.lease(now)
+                return pooled
+            pooled.shut()
+        if not entered:
+            handed = self._wait(target, deadline=deadline, phases=phases, reuse=not fresh)
+            if handed is not None:
+                return handed
         if phases is not None and phases.connect is not None:
-            deadline = min(deadline, now + phases.connect)
-        return self._connect(target, deadline=deadline, on_attempt=on_attempt)
+            deadline = min(deadline, monotonic() + phases.connect)
+        return self._open(target, deadline=deadline, on_attempt=on_attempt)
 
-    def _connect(self, target: Target, *, deadline: float, on_attempt: Callable[[], None]) -> SyncConnection:
+    def _open(self, target: Target, *, deadline: float, on_attempt: Callable[[], None]) -> SyncConnection:
+        try:
+            session, sock, address = self._reach(target, deadline=deadline, on_attempt=on_attempt)
+        except BaseException:
+            self._news.append(None)
+            self._note()
+            raise
+        connection = SyncConnection(self, target, sock=sock, address=address)
+        self.live.add(connection)
+        connection.lease(-inf)
+        if session is not None:
+            try:
+                connection.open(tls=session, deadline=deadline)
+            except BaseException:
+                connection.abort()
+                raise
+        return connection
+
+    def _reach(
+        self, target: Target, *, deadline: float, on_attempt: Callable[[], None]
+    ) -> tuple[TlsSession | None, socket.socket, str]:
+        """Resolve, judge every address and connect to one of them."""
         addresses = self.resolver.resolve(target.host, target.port, deadline=deadline)
         judge(
             addresses,
@@ -143,16 +172,48 @@ class SyncWire:
         on_attempt()
         sock, address = connect(addresses, target.port, deadline=deadline, delay=self._attempt_delay)
         self._judge_local(sock, address, target)
-        connection = SyncConnection(self, target, sock=sock, address=address)
-        self.live.add(connection)
-        connection.lease(-inf)
-        if session is not None:
-            try:
-                connection.open(tls=session, deadline=deadline)
-            except BaseException:
-                connection.abort()
-                raise
-        return connection
+        return session, sock, address
+
+    def _wait(self, target: Target, *, deadline: float, phases: Phases | None, reuse: bool) -> SyncConnection | None:
+        """Wait for a turn: returns a connection that another call gave back, or None when one may be opened."""
+        if phases is not None and phases.pool is not None:
+            deadline = min(deadline, monotonic() + phases.pool)
+        waker = threading.Lock()
+        waker.acquire()
+        turn: Turn[Target, SyncConnection] = Turn(target, waker.release, reuse)
+        with self._lock:
+            self.turns.wait(turn)
+            oldest = self.pool.pop_oldest()
+            if oldest is None:
+                self.turns.admit()  # one may have been closed since it was asked for
+        try:
+            if oldest is not None:
+                oldest.close()
+            self._note()
+            while True:
+                left = min(deadline - monotonic(), threading.TIMEOUT_MAX)
+                if left <= 0 or not waker.acquire(timeout=left):
+                    raise late(Reason.POOL_WAIT)
+                connection = turn.connection
+                if connection is None:
+                    return None
+                if connection.usable():
+                    connection.lease(monotonic())
+                    return connection
+                with self._lock:
+                    self.turns.wait(turn, first=True)
+                connection.shut()  # which makes room for a new one
+        except BaseException:
+            self._leave(turn)
+            raise
+
+    def _leave(self, turn: Turn[Target, SyncConnection]) -> None:
+        """Stop waiting, and pass on what came all the same."""
+        with self._lock:
+            gone = self.turns.leave(turn)
+        if not gone:
+            self._news.append(turn.connection)
+        self._note()
 
     def _judge_local(self, sock: socket.socket, address: str, target: Target) -> None:
         """Judge an address again that turns out to be this machine's: interfaces get new ones while a process runs."""
@@ -167,12 +228,14 @@ class SyncWire:
 
     # --- the books
 
-    def _take(self, target: Target, now: float) -> SyncConnection | None:
+    def _take(self, target: Target, now: float, *, fresh: bool) -> tuple[SyncConnection | None, bool]:
+        """Return an idle connection, or None and whether a new one may be opened at once."""
         with self._lock:
-            pooled = self.pool.take(target, now)
+            pooled = None if fresh else self.pool.take(target, now)
+            entered = pooled is None and self.turns.enter()
         if self._news:
             self._note()
-        return pooled
+        return pooled, entered
 
     def idle(self, connection: SyncConnection) -> None:
         """Keep a connection that can be used again (called by the connection)."""
@@ -197,18 +260,24 @@ class SyncWire:
                     self._enter(self._news.popleft(), surplus)
             finally:
                 self._lock.release()
-        for connection in surplus:
-            connection.close()
+            while surplus:
+                surplus.pop().close()
 
-    def _enter(self, connection: SyncConnection, surplus: list[SyncConnection]) -> None:
-        if connection.closing:
-            self.pool.remove(connection)
+    def _enter(self, connection: SyncConnection | None, surplus: list[SyncConnection]) -> None:
+        if connection is None or connection.closing:
+            if connection is not None:
+                self.pool.remove(connection)
+            self.turns.over()
             return
         if connection.era != self._era:
             connection.era = self._era
             if self._keep is not None and not self._keep(connection.target):
                 surplus.append(connection)
                 return
+        if self.turns.waiting:
+            if not self.turns.offer(connection.target, connection):
+                surplus.append(connection)  # closed, it makes room for one that leads where the first of those wants to
+            return
         now = monotonic()
         surplus += self.pool.put(connection.target, connection, now)
         if self._next_expiry == inf:
