@@ -1,7 +1,91 @@
 """Safe outbound HTTP for code you don't fully trust, and for your own Python."""
 
-from fazt.errors import Code, FaztError, Reason
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fazt.errors import Code, ConfigError, FaztError, Reason
+
+if TYPE_CHECKING:
+    from fazt import httpx, telemetry
+    from fazt.client.api import delete, get, head, options, patch, post, put, request, stream
+    from fazt.client.data_policy import DataPolicy
+    from fazt.client.download import Download, adownload, download
+    from fazt.client.download_error import DownloadError
+    from fazt.client.httpx2 import AsyncClient, AsyncTransport, Client, Transport
+    from fazt.client.lean import Response, afetch, fetch
+    from fazt.client.policies import Policy
+    from fazt.client.registry import aclose_client, close_client, get_async_client, get_client
+    from fazt.client.rules import Rule, Secret
+    from fazt.core.retry import RetryPolicy
 
 __version__ = "0.1.0"
 
-__all__ = ["Code", "FaztError", "Reason", "__version__"]
+__all__ = [
+    "AsyncClient",
+    "AsyncTransport",
+    "Client",
+    "Code",
+    "ConfigError",
+    "DataPolicy",
+    "Download",
+    "DownloadError",
+    "FaztError",
+    "Policy",
+    "Reason",
+    "Response",
+    "RetryPolicy",
+    "Rule",
+    "Secret",
+    "Transport",
+    "__version__",
+    "aclose_client",
+    "adownload",
+    "afetch",
+    "close_client",
+    "delete",
+    "download",
+    "fetch",
+    "get",
+    "get_async_client",
+    "get_client",
+    "head",
+    "httpx",
+    "options",
+    "patch",
+    "post",
+    "put",
+    "request",
+    "stream",
+    "telemetry",
+]
+
+_HOMES = {
+    "client.api": "delete get head options patch post put request stream",
+    "client.data_policy": "DataPolicy",
+    "client.download": "Download adownload download",
+    "client.download_error": "DownloadError",
+    "client.httpx2": "AsyncClient AsyncTransport Client Transport",
+    "client.lean": "Response afetch fetch",
+    "client.policies": "Policy",
+    "client.registry": "aclose_client close_client get_async_client get_client",
+    "client.rules": "Rule Secret",
+    "core.retry": "RetryPolicy",
+}
+"""Modules and the public names in them, each loaded when one of its names is first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in ("httpx", "telemetry"):
+        return importlib.import_module(f"fazt.{name}")
+    home = next((home for home, names in _HOMES.items() if name in names.split()), None)
+    if home is None:
+        raise AttributeError(f"module 'fazt' has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(f"fazt.{home}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -21,7 +21,8 @@ POOL = PoolLimits(total=20, per_key=20, expiry=30.0, connections=64)
 _INSTEAD = {
     "transport": (
         "it would go around the policy; give fazt.Transport(policy=…) to a client of your own, "
-        "in tests name loopback: Policy([Rule('http://host', addresses=['127.0.0.1/32'])], resolve={'host': ['127.0.0.1']})"
+        "in tests name loopback: "
+        "Policy([Rule('http://host', addresses=['127.0.0.1/32'])], resolve={'host': ['127.0.0.1']})"
     ),
     "mounts": "they would go around the policy; one policy holds for all hosts: Policy(allow=[…])",
     "proxy": "it would connect in place of the policy; a call goes out directly, to the address that was judged",

@@ -184,7 +184,7 @@ class Settler:
     """Turns what is asked for into the engine's options; remembers what it made, since most requests ask for the same.
 
     Args:
-        traffic: retries and read timeouts of services, None for none.
+        traffic: read timeouts of services, None for none.
     """
 
     __slots__ = ("_known", "_traffic")
@@ -243,9 +243,11 @@ class Settler:
         if usual:
             own = traffic.read_timeout_for(service) if traffic is not None and service else None
             read = own if own is not None else read if total else STREAM_IDLE
-        retry = wanted.retry or None
-        if traffic is not None and wanted.retry is not False:
-            retry = traffic.retry_for(service, retry)
+        retry = wanted.retry
+        if retry is False:
+            from fazt.core.retry import RetryPolicy
+
+            retry = RetryPolicy(attempts=1, connect=1)
         options = Options(
             follow=max_redirects is not None,
             max_redirects=max_redirects,

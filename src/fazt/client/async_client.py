@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 
 from fazt.client.backend import AsyncBackend
 from fazt.client.door import UNSET, Door, refuse_body, setup_of
@@ -25,14 +25,19 @@ class AsyncDoor(Door):
         known = self._family_of()
         own = self._httpx_arguments(arguments)
         defaults, hooks = self._fazt_arguments(arguments)
-        backend = AsyncBackend(setup_of(**arguments))
+        backend = arguments.pop("_backend", None)
+        shared = backend is not None
+        if not shared:
+            backend = AsyncBackend(setup_of(**arguments))
         try:
             intake = Intake(known, backend, defaults, asynchronous=True)
             super().__init__(transport=self._carrier(intake), trust_env=False, **own)  # type: ignore[call-arg]
             given = {name.lower() for name in known.headers_class(own.get("headers"))}
             self._finish(intake, hooks, user_agent="user-agent" not in given, codings="accept-encoding" not in given)
+            self._borrowed = shared
         except BaseException:
-            backend.abandon()
+            if not shared:
+                backend.abandon()
             raise
 
     def _carrier(self, intake: Intake) -> Any:
@@ -215,6 +220,12 @@ class AsyncDoor(Door):
         """Close the client and its connections."""
         if not self._borrowed:
             await super().aclose()  # type: ignore[misc]
+
+    async def __aenter__(self) -> Self:
+        if not self._borrowed:
+            return await super().__aenter__()  # type: ignore[misc, no-any-return]
+        self._open(self._family)
+        return self
 
     async def __aexit__(self, *exc: Any) -> None:
         if not self._borrowed:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from fazt import hardware
 from fazt.core import profiles
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fazt.core.call import Profile
     from fazt.core.limits import Limits
     from fazt.core.record import CallRecord
+    from fazt.core.traffic import Traffic
     from fazt.engine import AsyncEngine, Engine
     from fazt.net.pool import PoolLimits
     from fazt.net.tls import TlsConfig
@@ -43,7 +45,8 @@ class Setup:
         http2: whether HTTP/2 was asked for.
         sinks: where events go beside the policy's own log.
         cache: the response cache, None for none beside what rules grant.
-        services: limits, breakers and retries per service (`core.services`).
+        traffic: limits, breakers and retries, of hosts and of services; None for none.
+        closing: what else is to be closed with the client.
     """
 
     policy: Policy
@@ -53,7 +56,8 @@ class Setup:
     http2: bool = False
     sinks: tuple[Any, ...] = ()
     cache: Any = None
-    services: Any = None
+    traffic: Traffic | None = None
+    closing: tuple[Callable[[], object], ...] = ()
 
 
 class _Quiet:
@@ -67,17 +71,43 @@ class _Quiet:
 
 
 _QUIET = _Quiet()
-_buckets: WeakKeyDictionary[Any, Buckets] = WeakKeyDictionary()
+_buckets: WeakValueDictionary[str, Buckets] = WeakValueDictionary()
 _buckets_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _buckets, _buckets_lock
+    abandon(_buckets)
+    _buckets, _buckets_lock = WeakValueDictionary(), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _buckets_of(policy: Policy) -> Buckets:
     """Return the rate buckets that all clients of one policy draw on."""
     with _buckets_lock:
-        found = _buckets.get(policy)
+        found = _buckets.get(policy.id)
         if found is None:
-            found = _buckets[policy] = Buckets(threading.Lock())
+            found = _buckets[policy.id] = Buckets(threading.Lock())
         return found
+
+
+def _sinks_of(policy: Policy) -> list[Any]:
+    """Return the sinks that the policy's file, or the data directory's, asks for."""
+    table = {kind: value for kind, value in policy.telemetry.items() if kind != "capacity"}
+    if not table:
+        return []
+    from pathlib import Path
+
+    from fazt.telemetry import sinks_from_config
+
+    settings = getattr(policy, "settings", None)
+    if settings is None:
+        return sinks_from_config(table, directory=Path(getattr(policy, "path", ".")).parent)
+    from fazt.stores.sqlite.events import opener
+
+    return sinks_from_config(table, directory=settings.data, sqlite=opener(settings.data))
 
 
 class Backend(Generic[E]):
@@ -102,17 +132,29 @@ class Backend(Generic[E]):
         renew(self)
 
     def _begin(self) -> None:
-        self.engine = self._make()
-        self._stop = self.policy.watch(self._changed)
+        self._making = threading.Lock()
+        self._stop = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Make the engine when it is first needed, here or in a forked child."""
+        if name != "engine":
+            raise AttributeError(name)
+        with self._making:
+            if "engine" not in self.__dict__:
+                engine = self._make()
+                self._stop = self.policy.watch(self._changed)
+                self.engine = engine
+        return self.__dict__["engine"]
 
     def _make(self) -> E:
         raise NotImplementedError
 
     def start_anew(self) -> None:
         """Begin in a forked child: engine and connections are the parent's, and are left alone."""
-        if not self.closed:
-            abandon(self.engine)
-            self._begin()
+        inherited = self.__dict__.pop("engine", None)
+        if inherited is not None:
+            abandon(inherited)
+        self._begin()
 
     @property
     def profile(self) -> Profile:
@@ -138,16 +180,16 @@ class Backend(Generic[E]):
         found: dict[str, Any] = {}
         if self.setup.cache is not None:
             found["cache"] = self.setup.cache
-        if self.setup.services is not None:
-            found["traffic"] = self.setup.services
+        if self.setup.traffic is not None:
+            found["traffic"] = self.setup.traffic
         return found
 
     def _sink(self) -> RecordSink:
         sinks: list[RecordSink] = [] if self.policy.sink is None else [self.policy.sink]
-        if self.setup.sinks and self._fanout is None:
+        if self._fanout is None and (self.setup.sinks or self.policy.telemetry):
             from fazt.telemetry import Fanout
 
-            self._fanout = Fanout(self.setup.sinks)
+            self._fanout = Fanout([*self.setup.sinks, *_sinks_of(self.policy)])
         if self._fanout is not None:
             sinks.append(self._fanout)
         if len(sinks) > 1:
@@ -196,6 +238,14 @@ class Backend(Generic[E]):
             "cache": self.setup.cache is not None,
         }
 
+    def retire(self) -> None:
+        """Keep no connection any more; calls go on, each on a connection of its own."""
+        if self._stop is not None:
+            self._stop()
+            self._stop = None
+        if "engine" in self.__dict__:
+            self.engine.wire.drop_idle(lambda target: False)
+
     def _leave(self) -> None:
         """Stop watching, write what waits, give the policy back."""
         if self._stop is not None:
@@ -203,6 +253,8 @@ class Backend(Generic[E]):
             self._stop = None
         if self._fanout is not None:
             self._fanout.close()
+        for close in self.setup.closing:
+            close()
         if self.setup.owned:
             self.policy.close()
 
@@ -229,7 +281,8 @@ class SyncBackend(Backend["Engine"]):
         """Close every connection and give back what was made for this client."""
         if not self.closed:
             self.closed = True
-            self.engine.close()
+            if "engine" in self.__dict__:
+                self.engine.close()
             self._leave()
 
 
@@ -271,7 +324,8 @@ class AsyncBackend(Backend["AsyncEngine"]):
         """Close every connection and give back what was made for this client."""
         if not self.closed:
             self.closed = True
-            await self.engine.close()
+            if "engine" in self.__dict__:
+                await self.engine.close()
             self._leave()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from fazt import __version__
@@ -20,6 +20,7 @@ from fazt.errors import ConfigError
 if TYPE_CHECKING:
     from fazt.client.policies import Policy
     from fazt.core.call import Fields
+    from fazt.core.traffic import Traffic
     from fazt.telemetry.hooks import Hooks
 
 UNSET: Any = object()
@@ -58,15 +59,18 @@ def setup_of(
         raise ConfigError("http1=False is not supported: HTTP/2 is used where the server offers it, see http2=")
     held, owned = policy_for(policy, app)
     try:
+        pool, tls = pool_limits(limits), tls_config(verify, cert, held)
+        state, closing = _traffic(held, traffic, services)
         return Setup(
             policy=held,
             owned=owned,
-            pool=pool_limits(limits),
-            tls=tls_config(verify, cert, held),
+            pool=pool,
+            tls=tls,
             http2=_http2(http2),
             sinks=as_tuple(sinks),
             cache=_cache(cache),
-            services=_traffic(held, traffic, services),
+            traffic=state,
+            closing=closing,
         )
     except BaseException:
         if owned:
@@ -82,22 +86,36 @@ def _cache(given: Any) -> Any:
     return None if given is None or given is False else given
 
 
-def _traffic(policy: Policy, given: Any, services: Mapping[str, Any] | None) -> Any:
-    """Return the limits of hosts and services: the caller's, else those of the policy's file or data directory."""
+def _traffic(
+    policy: Policy, given: Any, services: Mapping[str, Any] | None
+) -> tuple[Traffic | None, tuple[Callable[[], object], ...]]:
+    """Return the limits of hosts and services, and what closes them.
+
+    The caller's count, else those of the policy's file or data directory; the circuits of a data directory are shared
+    with all processes that use it.
+    """
     table = given if given is not None else (policy.traffic or None)
     if services is not None:
         if table is not None and not isinstance(table, Mapping):
             raise ConfigError("services= goes into the traffic= that is given beside it")
         table = {**(table or {}), "services": dict(services)}
-    if table is None:
-        return None
+    settings = getattr(policy, "settings", None)
+    if table is None and settings is None:
+        return None, ()
     from fazt.core.traffic import Traffic
     from fazt.core.traffic_config import TrafficConfig
 
     if isinstance(table, Traffic):
-        return table
-    made = Traffic(TrafficConfig.of(table, "traffic"), lock=threading.Lock())
-    return None if made.idle else made
+        return table, ()
+    config = TrafficConfig.of(table, "traffic")
+    if settings is not None:
+        from fazt.stores.sqlite import breakers
+
+        if table is not None or (settings.data / breakers.FILE).exists():
+            shared = breakers.Breakers.open(settings.data)
+            return Traffic(config, lock=threading.Lock(), shared=shared), (shared.close,)
+    made = Traffic(config, lock=threading.Lock())
+    return (None if made.idle else made), ()
 
 
 class Door:
@@ -118,7 +136,6 @@ class Door:
         params: Any
         max_redirects: int
         follow_redirects: bool
-        is_closed: bool
         _cookies: Any
         _event_hooks: dict[str, list[Any]]
         _default_encoding: Any
@@ -176,7 +193,6 @@ class Door:
         """Complete a client whose httpx part is made."""
         self._intake = intake
         self._family = intake.family
-        self._borrowed = False
         self._hooks = None
         if any(hook is not None for hook in hooks.values()):
             from fazt.telemetry.hooks import Hooks
@@ -188,6 +204,11 @@ class Door:
             self.headers["User-Agent"] = USER_AGENT
         if codings:
             self.headers["Accept-Encoding"] = intake.codings.all
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client, or what it shares with others, was closed."""
+        return self._state is self._family.closed or self._intake.backend.closed
 
     @property
     def policy(self) -> Policy:
@@ -272,7 +293,7 @@ class Door:
         Raises:
             RuntimeError: the client was closed.
         """
-        if self.is_closed or self._intake.backend.closed:
+        if self.is_closed:
             raise RuntimeError("Cannot send a request, as the client has been closed.")
         self._state = known.opened
 

@@ -50,6 +50,7 @@ class Family:
         self.url_class: Any = library.URL
         self.unset: Any = library.USE_CLIENT_DEFAULT
         self.opened: Any = library._client.ClientState.OPENED
+        self.closed: Any = library._client.ClientState.CLOSED
         self.unopened: Any = library._client.ClientState.UNOPENED
         self.no_body: Any = library.ByteStream(b"")
         self.steps = name == "httpx2"

@@ -37,7 +37,7 @@ class Intake:
         self.defaults = defaults
         self.asynchronous = asynchronous
         self.codings = Codings(supported())
-        self.settler = Settler(backend.setup.services)
+        self.settler = Settler(backend.setup.traffic)
         self._seen: tuple[list[Any], Fields, str] = ([], (), "")
 
     def with_defaults(self, defaults: Asked) -> Intake:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from fazt.client.backend import SyncBackend
 from fazt.client.door import UNSET, Door, refuse_body, setup_of
@@ -25,14 +25,19 @@ class SyncDoor(Door):
         known = self._family_of()
         own = self._httpx_arguments(arguments)
         defaults, hooks = self._fazt_arguments(arguments)
-        backend = SyncBackend(setup_of(**arguments))
+        backend = arguments.pop("_backend", None)
+        shared = backend is not None
+        if not shared:
+            backend = SyncBackend(setup_of(**arguments))
         try:
             intake = Intake(known, backend, defaults, asynchronous=False)
             super().__init__(transport=self._carrier(intake), trust_env=False, **own)  # type: ignore[call-arg]
             given = {name.lower() for name in known.headers_class(own.get("headers"))}
             self._finish(intake, hooks, user_agent="user-agent" not in given, codings="accept-encoding" not in given)
+            self._borrowed = shared
         except BaseException:
-            backend.close()
+            if not shared:
+                backend.close()
             raise
 
     def _carrier(self, intake: Intake) -> Any:
@@ -211,6 +216,12 @@ class SyncDoor(Door):
         """Close the client and its connections."""
         if not self._borrowed:
             super().close()  # type: ignore[misc]
+
+    def __enter__(self) -> Self:
+        if not self._borrowed:
+            return super().__enter__()  # type: ignore[misc, no-any-return]
+        self._open(self._family)
+        return self
 
     def __exit__(self, *exc: Any) -> None:
         if not self._borrowed:

@@ -53,7 +53,7 @@ class Buckets:
         lock: held around each step; a `threading.Lock` where threads share the buckets, nothing on one event loop.
     """
 
-    __slots__ = ("_buckets", "_lock")
+    __slots__ = ("__weakref__", "_buckets", "_lock")
 
     def __init__(self, lock: AbstractContextManager[Any] | None = None) -> None:
         self._lock = lock if lock is not None else nullcontext()

@@ -1,0 +1,91 @@
+"""`fazt.get(…)` and its like: httpx2's functions of the same names, under a policy.
+
+Connections are shared among all calls of one policy in the process; cookies are not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from fazt.client.httpx2 import Client
+from fazt.client.registry import backend_for
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from fazt.client.policies import Policy
+
+_OF_CLIENT = ("auth", "cookies", "timeout", "follow_redirects", "max_redirects")
+
+
+def _client(policy: Policy | None, app: str | None, options: dict[str, Any]) -> Client:
+    own = {name: options.pop(name) for name in _OF_CLIENT if name in options}
+    return Client(_backend=backend_for(policy, app), **own)
+
+
+def request(
+    method: str, url: str | httpx2.URL, *, policy: Policy | None = None, app: str | None = None, **options: Any
+) -> httpx2.Response:
+    """Send a request and read its answer.
+
+    Args:
+        method: the method.
+        url: absolute, http or https.
+        policy: what is allowed; the data directory's rules by default.
+        app: name or id of the app of the data directory that the call is for.
+        options: httpx2's own (`params`, `headers`, `cookies`, `content`, `data`, `files`, `json`, `auth`, `timeout`,
+            `follow_redirects`, `extensions`), `max_redirects`, and fazt's (`secret`, `deadline`, `max_bytes`,
+            `cache`, `retry`, `service`, `role`).
+
+    Raises:
+        FaztError: refused or failed; it is httpx2's matching exception too.
+        ConfigError: the policy cannot be used.
+    """
+    response: httpx2.Response = _client(policy, app, options).request(method, url, **options)
+    return response
+
+
+@contextlib.contextmanager
+def stream(
+    method: str, url: str | httpx2.URL, *, policy: Policy | None = None, app: str | None = None, **options: Any
+) -> Iterator[httpx2.Response]:
+    """Send a request and give its answer when the head has come; arguments and errors as `request`."""
+    with _client(policy, app, options).stream(method, url, **options) as response:
+        yield response
+
+
+def get(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+    """Send a GET request; options as `request`."""
+    return request("GET", url, **options)
+
+
+def options(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+    """Send an OPTIONS request; options as `request`."""
+    return request("OPTIONS", url, **options)
+
+
+def head(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+    """Send a HEAD request; options as `request`."""
+    return request("HEAD", url, **options)
+
+
+def post(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+    """Send a POST request; options as `request`."""
+    return request("POST", url, **options)
+
+
+def put(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+    """Send a PUT request; options as `request`."""
+    return request("PUT", url, **options)
+
+
+def patch(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+    """Send a PATCH request; options as `request`."""
+    return request("PATCH", url, **options)
+
+
+def delete(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+    """Send a DELETE request; options as `request`."""
+    return request("DELETE", url, **options)
