@@ -78,7 +78,7 @@ def place(dest: str | os.PathLike[str], *, url: str = "") -> str:
         raise _refused("the destination is not a path", path=str(path))
     if path.endswith("/") or os.path.isdir(path):
         return os.path.join(path, name_from(url))
-    if PurePosixPath(path).name in ("", ".", ".."):
+    if os.path.basename(path) in (".", ".."):
         raise _refused("the destination names no file", path=path)
     return path
 
