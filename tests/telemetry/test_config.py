@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.telemetry.sinks import call
+from tests.telemetry.sinks import Collected, call
 
 from fazt.errors import ConfigError
 from fazt.stores.sqlite.events import opener
@@ -32,7 +34,9 @@ keep = 2
 path = "attempts.csv"
 
 [sqlite]
+path = "other.db"
 run_id = "run1"
+max_rows = 10
 
 [[otlp]]
 endpoint = "http://127.0.0.1:4318"
@@ -41,6 +45,7 @@ signals = ["logs"]
 service_name = "reports"
 sample = 0.5
 all_logs = true
+propagate = false
 timeout = 1
 interval = 30
 max_hosts = 10
@@ -65,7 +70,7 @@ def closing() -> Iterator[list[Any]]:
 def test_R77_every_kind_of_sink_is_built(tmp_path: Path, closing: list[Any]) -> None:
     table = tomllib.loads(FULL)
     table.pop("capacity")
-    sinks = sinks_from_config(table, directory=tmp_path, sqlite=opener)
+    sinks = sinks_from_config(table, directory=tmp_path, sqlite=opener(tmp_path))
     closing += sinks
     assert [sink.name for sink in sinks] == [
         "log",
@@ -82,13 +87,38 @@ def test_R77_every_kind_of_sink_is_built(tmp_path: Path, closing: list[Any]) -> 
 
 
 def test_the_fanout_writes_beside_the_settings(tmp_path: Path, closing: list[Any]) -> None:
-    fanout = fanout_from_config({"jsonl": {"path": "a.jsonl"}, "sqlite": {}}, directory=tmp_path, sqlite=opener)
+    fanout = fanout_from_config(
+        {"jsonl": {"path": "a.jsonl"}, "sqlite": {}}, directory=tmp_path, sqlite=opener(tmp_path)
+    )
     assert isinstance(fanout, Fanout)
     closing.append(fanout)
     fanout.append(call())
     assert fanout.flush()
     assert (tmp_path / "a.jsonl").read_text().count("c_0000") == 2
     assert (tmp_path / "log.db").exists()
+
+
+def test_the_rows_of_events_are_limited_in_a_file_of_ones_own(tmp_path: Path) -> None:
+    table = {"sqlite": {"path": "other.db", "max_rows": 4}}
+    fanout = fanout_from_config(table, directory=tmp_path, sqlite=opener(tmp_path))
+    assert fanout is not None
+    for n in range(9):
+        fanout.append(call(n))
+        assert fanout.flush()
+    fanout.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM net_request").fetchone() == (4,)
+    assert not (tmp_path / "log.db").exists()
+    with pytest.raises(ConfigError, match="max_rows"):
+        fanout_from_config({"sqlite": {"max_rows": 0}}, directory=tmp_path, sqlite=opener(tmp_path))
+
+
+def test_sinks_of_the_program_join_those_of_the_file(tmp_path: Path, closing: list[Any]) -> None:
+    fanout = fanout_from_config({"capacity": 5, "log": {}}, directory=tmp_path, sinks=[Collected()])
+    assert fanout is not None
+    closing.append(fanout)
+    assert [sink.name for sink in fanout.sinks] == ["collected", "log"]
+    assert fanout._worker._capacity == 5
 
 
 def test_no_sink_is_no_fanout(tmp_path: Path) -> None:
@@ -110,6 +140,7 @@ def test_no_sink_is_no_fanout(tmp_path: Path) -> None:
         ({"jsonl": {"path": "nowhere/x"}}, "does not exist"),
         ({"jsonl": True}, "must be a table"),
         ({"jsonl": ["x"]}, "must be a table"),
+        ({"sqlite": {"max_rows": "many"}}, "max_rows has the wrong type"),
         ({"sqlite": {}}, "needs a data directory"),
         ({"otlp": {"headers": {"a": 1}}}, "headers must hold strings"),
         ({"otlp": {"signals": [1]}}, "signals must hold strings"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 
@@ -14,8 +15,16 @@ from tests.telemetry.test_fanout import in_child
 
 from fazt.core.call import Hop
 from fazt.errors import ConfigError
-from fazt.telemetry import Fanout, OtlpSink, events_of, trace_headers
-from fazt.telemetry.tracing import TRACING, Tracing
+from fazt.telemetry import Fanout, OtlpSink, Sink, events_of, trace_headers
+from fazt.telemetry.tracing import TRACING, Tracing, with_trace
+
+
+@contextlib.contextmanager
+def Fanouts(sinks: list[Sink]) -> Iterator[Fanout]:
+    fanout = Fanout(sinks)
+    yield fanout
+    fanout.close()
+
 
 CLIENT, INTERNAL, ERROR = 3, 1, 2
 
@@ -147,6 +156,17 @@ def test_the_callee_joins_the_span_that_is_exported(collector: Collector, sink: 
     assert int(sent[53:], 16) & 1
     assert span.trace_id == outer.trace_id.to_bytes(16, "big")
     assert span.parent_span_id == outer.span_id.to_bytes(8, "big")
+
+
+def test_requests_carry_the_context_once(collector: Collector, sink: OtlpSink) -> None:
+    names = [name for name, _ in with_trace((("accept", "*/*"),))]
+    assert names == ["accept", "traceparent"]
+    given = (("Traceparent", "x"),)
+    assert with_trace(given) is given
+    with Fanouts([sink]) as fanout:
+        assert fanout.propagates
+    with Fanouts([OtlpSink(collector.endpoint, propagate=False), OtlpSink(signals=["logs"])]) as fanout:
+        assert not fanout.propagates
 
 
 def test_a_foreign_traceparent_is_the_parent(collector: Collector, sink: OtlpSink) -> None:

@@ -96,7 +96,7 @@ def test_D49_http_events_exists_with_the_columns_of_the_contract(path: Path, sin
 
 
 def test_rows_beyond_the_limit_go_oldest_first(path: Path) -> None:
-    sink = SqliteSink(opener(path, max_rows=10))
+    sink = SqliteSink(lambda: opener(path)(max_rows=10))
     for n in range(30):
         sink.emit(events_of(call(n)))
     sink.close()
@@ -140,7 +140,7 @@ def test_it_is_the_database_of_the_network_log(tmp_path: Path) -> None:
 
     with Store.open(tmp_path / "data", keys=EnvironmentKey("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")) as store:
         store.log.append(call(0))
-        sink = SqliteSink(opener(tmp_path / "data" / "log.db"))
+        sink = SqliteSink(opener(tmp_path / "data"))
         sink.emit(events_of(call(0)))
         sink.close()
         store.log.flush()

@@ -14,17 +14,23 @@ Whatever is not understood is refused: a sink that is written down and does not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fazt.errors import ConfigError
 from fazt.telemetry.fanout import Fanout
 from fazt.telemetry.sinks.base import Sink
 from fazt.telemetry.sinks.sqlite import EventWriter
 
-SqliteOpener = Callable[[Path], Callable[[], EventWriter]]
-"""Takes the database's path and returns what opens it (`stores.sqlite.events.opener`)."""
+
+class SqliteOpener(Protocol):
+    """Opens the tables of events: `stores.sqlite.events.opener(data_directory)`."""
+
+    def __call__(self, path: Path | None = None, *, max_rows: int = ...) -> EventWriter:
+        """Open them, in another file where `path` names one."""
+
 
 _FILE: dict[str, type | tuple[type, ...]] = {"path": str, "max_bytes": int, "keep": int}
 KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
@@ -32,7 +38,7 @@ KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "console": {"attempts": bool},
     "jsonl": _FILE,
     "csv": _FILE,
-    "sqlite": {"path": str, "run_id": str},
+    "sqlite": {"path": str, "run_id": str, "max_rows": int},
     "otlp": {
         "endpoint": str,
         "headers": dict,
@@ -40,6 +46,7 @@ KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "service_name": str,
         "sample": (int, float),
         "all_logs": bool,
+        "propagate": bool,
         "timeout": (int, float),
         "interval": (int, float),
         "max_hosts": int,
@@ -51,7 +58,11 @@ _NEEDS = {"jsonl": "path", "csv": "path", "prometheus": "listen"}
 
 
 def fanout_from_config(
-    table: Mapping[str, Any], *, directory: Path, sqlite: SqliteOpener | None = None
+    table: Mapping[str, Any],
+    *,
+    directory: Path,
+    sqlite: SqliteOpener | None = None,
+    sinks: Iterable[Sink] = (),
 ) -> Fanout | None:
     """Build the fan-out that a `[telemetry]` table describes, None when it names no sink.
 
@@ -59,6 +70,7 @@ def fanout_from_config(
         table: as TOML gives it.
         directory: what relative paths start from: the data directory.
         sqlite: opens the tables of events; without it a sqlite sink is refused.
+        sinks: further ones, made by the program.
 
     Raises:
         ConfigError: an unknown kind or key, a missing one, a wrong type, or a value that the sink refuses.
@@ -66,10 +78,9 @@ def fanout_from_config(
     capacity = table.get("capacity", 10_000)
     if type(capacity) is not int or not 1 <= capacity <= 10_000_000:
         raise ConfigError("telemetry: capacity must be a number of records, 1 to 10000000")
-    sinks = sinks_from_config(
-        {kind: value for kind, value in table.items() if kind != "capacity"}, directory=directory, sqlite=sqlite
-    )
-    return Fanout(sinks, capacity=capacity) if sinks else None
+    described = {kind: value for kind, value in table.items() if kind != "capacity"}
+    found = [*sinks, *sinks_from_config(described, directory=directory, sqlite=sqlite)]
+    return Fanout(found, capacity=capacity) if found else None
 
 
 def sinks_from_config(table: Mapping[str, Any], *, directory: Path, sqlite: SqliteOpener | None = None) -> list[Sink]:
@@ -136,7 +147,11 @@ def _sink(kind: str, entry: dict[str, Any], directory: Path, sqlite: SqliteOpene
 
             if sqlite is None:
                 raise ConfigError("telemetry.sqlite needs a data directory")
-            return SqliteSink(sqlite(directory / Path(entry.pop("path", "log.db")).expanduser()), **entry)
+            other = directory / Path(entry.pop("path")).expanduser() if "path" in entry else None
+            max_rows = entry.pop("max_rows", 500_000)
+            if max_rows < 1:
+                raise ConfigError("telemetry.sqlite: max_rows must be at least 1")
+            return SqliteSink(partial(sqlite, other, max_rows=max_rows), **entry)
         case "otlp":
             from fazt.telemetry.sinks.otlp import OtlpSink
 

@@ -60,6 +60,11 @@ class Fanout:
         return tuple(outlet.sink for outlet in self._outlets)
 
     @property
+    def propagates(self) -> bool:
+        """Whether requests should carry the trace context (`tracing.with_trace`)."""
+        return any(outlet.sink.propagates for outlet in self._outlets)
+
+    @property
     def dropped(self) -> int:
         """How many records and events were thrown away because a queue was full."""
         return self._worker.dropped + self._bad_records + sum(outlet.dropped for outlet in self._outlets)

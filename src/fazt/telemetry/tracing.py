@@ -15,6 +15,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from types import ModuleType
 
+from fazt.core.call import Fields
+
 _HEADER = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _KEPT = 10_000
 
@@ -98,6 +100,14 @@ def trace_headers() -> dict[str, str]:
     Source: W3C Trace Context.
     """
     return TRACING.headers()
+
+
+def with_trace(fields: Fields) -> Fields:
+    """Return the fields of a request with those of `trace_headers`, unless it carries a `traceparent` already."""
+    for name, _ in fields:
+        if len(name) == 11 and name.lower() == "traceparent":
+            return fields
+    return (*fields, *trace_headers().items())
 
 
 def _injected() -> dict[str, str]:

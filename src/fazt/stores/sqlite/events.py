@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -116,11 +116,32 @@ class EventLog:
         self._database.close()
 
 
-def opener(path: Path, *, max_rows: int = 500_000) -> Callable[[], EventLog]:
-    """Return what opens the tables in a database file, for a `SqliteSink`.
+class Opener:
+    """Opens the tables of events, for a `SqliteSink` and for `telemetry.fanout_from_config`.
 
     Args:
-        path: the file, made when it is missing: `log.db` in the data directory.
-        max_rows: rows kept of each table.
+        path: the database file, made when it is missing; or the data directory, for its `log.db`.
     """
-    return lambda: EventLog(Database(path, "log", durability="NORMAL"), max_rows=max_rows)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, path: Path | None = None, *, max_rows: int = 500_000) -> EventLog:
+        """Open the tables.
+
+        Args:
+            path: of another database file.
+            max_rows: rows kept of each table.
+
+        Raises:
+            StoreError: the database cannot be used.
+        """
+        chosen = path or self._path
+        if chosen.is_dir():
+            chosen /= "log.db"
+        return EventLog(Database(chosen, "log", durability="NORMAL"), max_rows=max_rows)
+
+
+def opener(path: Path) -> Opener:
+    """Return what opens the tables of events in a data directory, or in a database file."""
+    return Opener(path)

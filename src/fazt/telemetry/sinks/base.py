@@ -13,6 +13,8 @@ class Sink:
     name: str = "sink"
     slow: bool = False
     """Whether it may wait for a network: it then gets a thread and a queue of its own."""
+    propagates: bool = False
+    """Whether requests should carry the trace context, since their spans are exported here."""
     interval: float | None = None
     """Seconds after which `tick` is called again, None for never; slow sinks only."""
 

@@ -43,6 +43,7 @@ class OtlpSink(Sink):
         all_logs: a log record for every call, not only for those that failed.
         timeout: seconds that one export may take, its retries included.
         interval: seconds between two exports of metrics.
+        propagate: whether requests carry the trace context (`traceparent`) to whom they call.
         max_hosts: hosts with metrics of their own; later ones are counted as `other`.
 
     Raises:
@@ -63,6 +64,7 @@ class OtlpSink(Sink):
         all_logs: bool = False,
         timeout: float = 10.0,
         interval: float = 60.0,
+        propagate: bool = True,
         max_hosts: int = 200,
     ) -> None:
         try:
@@ -84,6 +86,7 @@ class OtlpSink(Sink):
         self._abandoned: list[object] = []
         if "traces" in self._signals:
             TRACING.ratio = sample
+            self.propagates = propagate
 
     def __repr__(self) -> str:  # headers hold credentials
         return f"<OtlpSink {', '.join(self._signals)}>"
