@@ -109,7 +109,7 @@ def fresh_left(entry: Entry, *, ttl: float, now: float) -> float:
     A rule's TTL bounds what the server said, and stands in where it said nothing.
     """
     if entry.lifetime is None:
-        return entry.received_at + ttl - now
+        return entry.received_at + ttl - now if ttl > 0 else min(0.0, entry.received_at - now)
     left = entry.born + entry.lifetime - now
     return min(left, entry.received_at + ttl - now) if ttl > 0 else left
 
