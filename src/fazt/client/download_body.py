@@ -60,6 +60,7 @@ class Body:
             DownloadError: `file_write`.
             FaztError: `decode`, `decoded_body` of an encoded answer.
         """
+        # taken out first: what an interrupt finds here is lost, which is better than written twice
         pieces, self._pending, self._waiting = self._pending, [], 0
         if not pieces:
             return

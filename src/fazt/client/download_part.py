@@ -126,21 +126,22 @@ class PartFile:
             self.size = 0
             self.origin = None
             directory = self._destination.directory
-            if self._had_sidecar:
+            replaced = self._had_sidecar
+            if replaced:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._sidecar, dir_fd=directory)
+            self._had_sidecar = origin is not None  # before it is, so that an interrupt here leaves none behind
             if origin is not None:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 fd = os.open(self._sidecar, flags, 0o600, dir_fd=directory)
                 try:
                     os.write(fd, json.dumps({"version": _VERSION, **asdict(origin)}).encode())
-                    if self._had_sidecar:  # after a crash, an older one must not speak for the new bytes
+                    if replaced:  # after a crash, an older one must not speak for the new bytes
                         os.fsync(fd)
                 finally:
                     os.close(fd)
-            if self._had_sidecar:
+            if replaced:
                 _sync_directory(directory)
-            self._had_sidecar = origin is not None
             self.origin = origin
 
     def go_on(self) -> None:
