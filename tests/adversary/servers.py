@@ -20,7 +20,7 @@ from dnslib import AAAA, QTYPE, RR, A, DNSHeader, DNSRecord
 
 PUBLIC = ("93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "93.184.216.35")
 DNS = "9.9.9.9"
-INTERNAL_4 = ("10.0.0.5", "169.254.169.254", "192.168.1.10", "172.16.0.9", "100.64.0.1", "127.0.0.1", "0.0.0.0")  # noqa: S104
+INTERNAL_4 = ("10.0.0.5", "169.254.169.254", "192.168.1.10", "172.16.0.9", "100.64.0.1", "127.0.0.1", "0.0.0.0")
 INTERNAL_6 = (
     "::1",
     "fd00:ec2::254",
@@ -136,7 +136,7 @@ def answer_questions(far: Far) -> None:
         if kind in ("A", "AAAA"):
             far.note("dns", name)
             for address in far.answer(name, 4 if kind == "A" else 6):
-                data_of: Any = A(address) if kind == "A" else AAAA(address)
+                data_of: Any = A(address) if kind == "A" else AAAA(tuple(ipaddress.ip_address(address).packed))
                 reply.add_answer(RR(question.q.qname, question.q.qtype, ttl=0, rdata=data_of))
         sock.sendto(reply.pack(), peer)
 
