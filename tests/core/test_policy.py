@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from fazt.core import limits as lim
 from fazt.core.policy import AppMeta, Policy, SecretMeta
-from fazt.core.rules import RuleIndex
-from fazt.errors import Code, FaztError, Reason
+from fazt.core.public import PUBLIC_PATTERN, PUBLIC_RULE, PublicGrant
+from fazt.core.rules import Allowed, Decision, Refused, RuleIndex, expand_target
+from fazt.core.url import parse_url
+from fazt.errors import Code, ConfigError, FaztError, Reason
 
 BASE = lim.defaults(total_ram=2**32, available_ram=2**31, cpu_cores=2)
 
@@ -118,3 +123,63 @@ def test_an_app_without_limits_of_its_own_has_the_operators() -> None:
 def test_a_policy_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         policy().revision = 8  # type: ignore[misc]
+
+
+def granting(public: PublicGrant | None, *targets: str, action: Any = "allow") -> Policy:
+    rules = [rule for target in targets for rule in expand_target(target, scope="", action=action)]
+    return replace(policy(), rules=RuleIndex.build(rules), public=public)
+
+
+def ask(held: Policy, url: str, method: str = "GET") -> Decision:
+    return held.decide(app="", url=parse_url(url), method=method)
+
+
+def test_without_a_grant_for_public_hosts_the_rules_alone_decide() -> None:
+    found = ask(granting(None, "api.x.com"), "https://other.com/")
+    assert isinstance(found, Refused)
+    assert found.reason is Reason.HOST_NOT_GRANTED
+
+
+def test_the_grant_for_public_hosts_is_asked_where_no_rule_names_the_host() -> None:
+    held = granting(PublicGrant(rate=5, max_response=9), "api.x.com")
+    found = ask(held, "http://other.com/")
+    assert isinstance(found, Allowed)
+    assert (found.rule.id, found.rule.pattern, found.rule.origin) == (PUBLIC_RULE, PUBLIC_PATTERN, "http://*")
+    assert (found.rule.rate, found.rule.max_response, found.rule.addresses) == (5, 9, ())
+    named = ask(held, "https://api.x.com/")
+    assert isinstance(named, Allowed)
+    assert named.rule.id != PUBLIC_RULE
+    assert isinstance(ask(held, "http://api.x.com/"), Refused)
+
+
+@pytest.mark.parametrize(
+    ("grant", "url", "reason"),
+    [
+        (PublicGrant(), "https://x.com:8443/", Reason.PORT_NOT_GRANTED),
+        (PublicGrant(ports=(8443,)), "https://x.com/", Reason.PORT_NOT_GRANTED),
+        (PublicGrant(https_only=True), "http://x.com/", Reason.SCHEME_NOT_ALLOWED),
+        (PublicGrant(methods=frozenset({"POST"})), "https://x.com/", Reason.METHOD_NOT_GRANTED),
+    ],
+)
+def test_what_the_grant_for_public_hosts_refuses(grant: PublicGrant, url: str, reason: Reason) -> None:
+    found = ask(granting(grant), url)
+    assert isinstance(found, Refused)
+    assert (found.reason, found.rule) == (reason, None)
+    assert found.detail
+
+
+def test_a_deny_beats_the_grant_for_public_hosts() -> None:
+    found = ask(granting(PublicGrant(), "*.x.com", action="deny"), "https://a.x.com/")
+    assert isinstance(found, Refused)
+    assert found.reason is Reason.DENIED_BY_RULE
+
+
+def test_a_grant_needs_a_port() -> None:
+    with pytest.raises(ConfigError):
+        PublicGrant(ports=())
+
+
+def test_no_stored_rule_looks_like_the_grant() -> None:
+    with pytest.raises(ConfigError):
+        expand_target(PUBLIC_PATTERN, scope="")
+    assert not expand_target("x.com", scope="")[0].id.startswith(PUBLIC_RULE)
