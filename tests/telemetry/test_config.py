@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.telemetry.sinks import Collected, call
+from tests.telemetry.sinks import call
 
 from fazt.errors import ConfigError
 from fazt.stores.sqlite.events import opener
-from fazt.telemetry import Fanout, fanout_from_config, sinks_from_config
+from fazt.telemetry import Fanout, PrometheusSink, fanout_from_config, sinks_from_config
 from fazt.telemetry.config import KEYS
 
 FULL = """
@@ -113,17 +113,28 @@ def test_the_rows_of_events_are_limited_in_a_file_of_ones_own(tmp_path: Path) ->
         fanout_from_config({"sqlite": {"max_rows": 0}}, directory=tmp_path, sqlite=opener(tmp_path))
 
 
-def test_sinks_of_the_program_join_those_of_the_file(tmp_path: Path, closing: list[Any]) -> None:
-    fanout = fanout_from_config({"capacity": 5, "log": {}}, directory=tmp_path, sinks=[Collected()])
-    assert fanout is not None
-    closing.append(fanout)
-    assert [sink.name for sink in fanout.sinks] == ["collected", "log"]
-    assert fanout._worker._capacity == 5
+def test_all_who_ask_for_the_same_share_it(tmp_path: Path, closing: list[Any]) -> None:
+    """Several clients of one data directory: one port, one connection to the collector, one file."""
+    table = {"capacity": 7, "prometheus": {"listen": "127.0.0.1:0"}}
+    first = fanout_from_config(table, directory=tmp_path)
+    second = fanout_from_config(dict(table), directory=tmp_path)
+    assert first is second and isinstance(first, Fanout) and first._worker._capacity == 7
+    (sink,) = first.sinks
+    assert isinstance(sink, PrometheusSink)
+    first.close()
+    first.append(call())
+    assert first.flush() and "api.example.com" in sink.text() and sink.port, "its other user goes on"
+    first.close()
+    assert sink.port == 0
+    third = fanout_from_config(table, directory=tmp_path)
+    assert third is not first and third is not None
+    closing.append(third)
 
 
 def test_no_sink_is_no_fanout(tmp_path: Path) -> None:
     assert fanout_from_config({}, directory=tmp_path) is None
     assert fanout_from_config({"capacity": 5}, directory=tmp_path) is None
+    assert fanout_from_config({"otlp": []}, directory=tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,47 @@ def test_many_threads_lose_nothing(made: list[Fanout]) -> None:
     assert len(sink.events) == 8000
 
 
+def test_a_sink_of_two_fanouts_is_used_by_one_thread_at_a_time() -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    class Counting(Sink):
+        def emit(self, events: Sequence[Event]) -> None:
+            inside.append(1)
+            most.append(len(inside))
+            threading.Event().wait(0.001)  # lets the other thread in, if anything would
+            inside.pop()
+
+    sink = Counting()
+    pair = [Fanout([sink], linger=0.0), Fanout([sink], linger=0.0)]
+    for n in range(20):
+        for fanout in pair:
+            fanout.append(call(n))
+    assert all(fanout.flush(30) for fanout in pair)
+    assert max(most) == 1 and len(most) > 1
+    for fanout in pair:
+        fanout.close()
+
+
+def test_sinks_that_are_not_its_own_are_flushed_and_stay_open() -> None:
+    class Closing(Collected):
+        closed = flushed = 0
+
+        def flush(self) -> None:
+            self.flushed += 1
+
+        def close(self) -> None:
+            self.closed += 1
+
+    sink = Closing()
+    fanout = Fanout([sink], own=False)
+    fanout.append(call())
+    fanout.close()
+    assert (sink.closed, sink.flushed > 0, len(sink.summaries)) == (0, True, 1)
+    Fanout([sink]).close()
+    assert sink.closed == 1
+
+
 def test_a_thread_is_started_at_the_first_record_only() -> None:
     before = threading.active_count()
     fanout = Fanout([Collected()])

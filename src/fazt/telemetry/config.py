@@ -14,10 +14,14 @@ Whatever is not understood is refused: a sink that is written down and does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import os
+import threading
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from fazt.errors import ConfigError
 from fazt.telemetry.fanout import Fanout
@@ -58,19 +62,17 @@ _NEEDS = {"jsonl": "path", "csv": "path", "prometheus": "listen"}
 
 
 def fanout_from_config(
-    table: Mapping[str, Any],
-    *,
-    directory: Path,
-    sqlite: SqliteOpener | None = None,
-    sinks: Iterable[Sink] = (),
+    table: Mapping[str, Any], *, directory: Path, sqlite: SqliteOpener | None = None
 ) -> Fanout | None:
     """Build the fan-out that a `[telemetry]` table describes, None when it names no sink.
+
+    All who ask with the same table and directory get the same one, and each of them closes it: a port can be listened
+    on once.
 
     Args:
         table: as TOML gives it.
         directory: what relative paths start from: the data directory.
         sqlite: opens the tables of events; without it a sqlite sink is refused.
-        sinks: further ones, made by the program.
 
     Raises:
         ConfigError: an unknown kind or key, a missing one, a wrong type, or a value that the sink refuses.
@@ -79,8 +81,18 @@ def fanout_from_config(
     if type(capacity) is not int or not 1 <= capacity <= 10_000_000:
         raise ConfigError("telemetry: capacity must be a number of records, 1 to 10000000")
     described = {kind: value for kind, value in table.items() if kind != "capacity"}
-    found = [*sinks, *sinks_from_config(described, directory=directory, sqlite=sqlite)]
-    return Fanout(found, capacity=capacity) if found else None
+    if not described:
+        return None
+    key = (str(directory), json.dumps(table, sort_keys=True, default=str))
+    with _building:
+        known = _built.get(key)
+        found = None if known is None else known.shared()
+        if found is None:
+            sinks = sinks_from_config(described, directory=directory, sqlite=sqlite)
+            if not sinks:
+                return None
+            found = _built[key] = Fanout(sinks, capacity=capacity)
+        return found
 
 
 def sinks_from_config(table: Mapping[str, Any], *, directory: Path, sqlite: SqliteOpener | None = None) -> list[Sink]:
@@ -160,3 +172,13 @@ def _sink(kind: str, entry: dict[str, Any], directory: Path, sqlite: SqliteOpene
             from fazt.telemetry.sinks.prometheus import PrometheusSink
 
             return PrometheusSink(**entry)
+
+
+def _after_fork() -> None:
+    global _building
+    _building = threading.Lock()
+
+
+_building = threading.Lock()
+_built: WeakValueDictionary[tuple[str, str], Fanout] = WeakValueDictionary()
+os.register_at_fork(after_in_child=_after_fork)

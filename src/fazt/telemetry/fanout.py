@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from fazt.core.record import CallRecord
 from fazt.errors import OperatorError
@@ -32,9 +33,14 @@ class Fanout:
         sinks: each gets every event, in order.
         capacity: records that wait at most, and events that wait at most for each slow sink.
         linger: seconds that a record may wait for others before they are handled together.
+        own: whether closing this closes the sinks; otherwise they are flushed, and whoever made them closes them.
     """
 
-    def __init__(self, sinks: Iterable[Sink], *, capacity: int = 10_000, linger: float = 0.05) -> None:
+    def __init__(
+        self, sinks: Iterable[Sink], *, capacity: int = 10_000, linger: float = 0.05, own: bool = True
+    ) -> None:
+        self._own = own
+        self._users = 1
         self._outlets = [_Outlet(sink, capacity=capacity, linger=linger) for sink in sinks]
         self._bad_records = 0
         self._worker: Worker[CallRecord | Event] = Worker(
@@ -85,12 +91,29 @@ class Fanout:
             done = outlet.flush(max(0.0, deadline - time.monotonic())) and done
         return done
 
+    def shared(self) -> Fanout | None:
+        """Return this for one more user, each of which closes it; None when the last one did."""
+        with _sharing:
+            if self._users == 0:
+                return None
+            self._users += 1
+            return self
+
     def close(self, timeout: float = 5.0) -> None:
-        """Flush and close the sinks; what does not get out in time is lost, with a warning."""
+        """Flush and close the sinks; what does not get out in time is lost, with a warning.
+
+        While it has other users it is only flushed.
+        """
+        with _sharing:
+            last = self._users == 1
+            self._users = max(0, self._users - 1)
+        if not last:
+            self.flush(timeout)
+            return
         deadline = time.monotonic() + timeout
         done = self._worker.close(timeout)
         for outlet in self._outlets:
-            done = outlet.close(max(0.0, deadline - time.monotonic()), feeder_done=done) and done
+            done = outlet.close(max(0.0, deadline - time.monotonic()), feeder_done=done, own=self._own) and done
         if not done:
             _logger.warning("telemetry was lost: a sink did not take it within %g s", timeout)
 
@@ -171,19 +194,21 @@ class _Outlet:
     def flush(self, timeout: float) -> bool:
         return True if self._worker is None else self._worker.flush(timeout)
 
-    def close(self, timeout: float, *, feeder_done: bool) -> bool:
+    def close(self, timeout: float, *, feeder_done: bool, own: bool) -> bool:
         done = feeder_done if self._worker is None else self._worker.close(timeout)
-        if done:  # a sink in use by a thread that did not end in time is left to it
+        if done and own:  # a sink in use by a thread that did not end in time is left to it
             self._attempt(self.sink.close)
         return done
 
     def after_fork(self) -> None:
         self.lost = 0
+        self.sink.guard = threading.RLock()  # a thread of the parent may have held it
         self._attempt(self.sink.after_fork)
 
     def _feed(self, events: Sequence[Event]) -> None:
         try:
-            self.sink.emit(events)
+            with self.sink.guard:
+                self.sink.emit(events)
         except BaseException as fault:  # noqa: BLE001 - a sink may not end this thread, whatever it raises
             self.lost += len(events)
             self._complain(fault)
@@ -194,9 +219,10 @@ class _Outlet:
     def _tick_sink(self) -> None:
         self._attempt(self.sink.tick)
 
-    def _attempt(self, action: object) -> None:
+    def _attempt(self, action: Callable[[], None]) -> None:
         try:
-            action()  # type: ignore[operator]
+            with self.sink.guard:
+                action()
         except BaseException as fault:  # noqa: BLE001 - as in _feed
             self._complain(fault)
 
@@ -215,9 +241,12 @@ class _Outlet:
 
 
 def _after_fork() -> None:
+    global _sharing
+    _sharing = threading.Lock()
     for fanout in list(_open):
         fanout._after_fork()
 
 
+_sharing = threading.Lock()
 _open: weakref.WeakSet[Fanout] = weakref.WeakSet()
 os.register_at_fork(after_in_child=_after_fork)

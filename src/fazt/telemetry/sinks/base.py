@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from typing import Any, Self
 
 from fazt.telemetry.event import Event
 
@@ -17,6 +19,14 @@ class Sink:
     """Whether requests should carry the trace context, since their spans are exported here."""
     interval: float | None = None
     """Seconds after which `tick` is called again, None for never; slow sinks only."""
+
+    guard: Any
+    """Held while a method is called: one sink may serve several clients, each with a thread of its own."""
+
+    def __new__(cls, *_args: Any, **_settings: Any) -> Self:
+        made = super().__new__(cls)
+        made.guard = threading.RLock()
+        return made
 
     def emit(self, events: Sequence[Event]) -> None:
         """Take a batch."""
