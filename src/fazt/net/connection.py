@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 
 from fazt.core.call import Fields, Phases, ResponseHead, Target, Upload
-from fazt.errors import FaztError, Reason, StaleConnectionError
+from fazt.errors import CallerError, FaztError, Reason, StaleConnectionError
 from fazt.net.forked import forks
 from fazt.net.http1 import ResponseReader
 from fazt.net.link import Link, Owner, cause_of
@@ -68,7 +68,7 @@ class Connection(Link):
         """What was left to be written when it was last looked at."""
         self._fed = 0
         """Pieces of an upload that were written."""
-        self._raised: Exception | None = None
+        self._raised: BaseException | None = None
         """What the upload's iterator raised."""
         self.reused = False
         self.era = -1
@@ -171,7 +171,7 @@ class Connection(Link):
             self._touched = self._loop.time()
         except FaztError as error:
             self._fail(error)
-        except Exception as error:  # noqa: BLE001 - the caller's own iterator may raise anything: it goes back to the caller
+        except (Exception, CallerError) as error:  # noqa: BLE001 - the caller's own iterator may raise anything: it goes back to the caller
             self._raised = error
             self.shut()
         finally:
