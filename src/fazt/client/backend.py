@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakValueDictionary
@@ -19,7 +19,7 @@ from fazt.net.forked import abandon, renew
 
 if TYPE_CHECKING:
     from fazt.client.policies import Policy, PolicyChange
-    from fazt.core.call import Profile
+    from fazt.core.call import Fields, Profile
     from fazt.core.limits import Limits
     from fazt.core.record import CallRecord
     from fazt.core.traffic import Traffic
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fazt.net.pool import PoolLimits
     from fazt.net.tls import TlsConfig
     from fazt.ports import RecordSink
+    from fazt.telemetry import Fanout, Sink
 
 _log = logging.getLogger("fazt.client")
 
@@ -93,21 +94,27 @@ def _buckets_of(policy: Policy) -> Buckets:
         return found
 
 
-def _sinks_of(policy: Policy) -> list[Any]:
-    """Return the sinks that the policy's file, or the data directory's, asks for."""
-    table = {kind: value for kind, value in policy.telemetry.items() if kind != "capacity"}
-    if not table:
-        return []
+def _fanouts_of(policy: Policy, sinks: Sequence[Sink]) -> list[Fanout]:
+    """Return where events go: to the program's own sinks, and to those that the policy's file or `fazt.toml` names."""
+    found: list[Fanout] = []
+    if not (sinks or policy.telemetry):
+        return found
     from pathlib import Path
 
-    from fazt.telemetry import sinks_from_config
+    from fazt.telemetry import Fanout, fanout_from_config
 
+    if sinks:
+        found.append(Fanout(sinks, own=False))
     settings = getattr(policy, "settings", None)
     if settings is None:
-        return sinks_from_config(table, directory=Path(getattr(policy, "path", ".")).parent)
-    from fazt.stores.sqlite.events import opener
+        described = fanout_from_config(policy.telemetry, directory=Path(getattr(policy, "path", ".")).parent)
+    else:
+        from fazt.stores.sqlite.events import opener
 
-    return sinks_from_config(table, directory=settings.data, sqlite=opener(settings.data))
+        described = fanout_from_config(policy.telemetry, directory=settings.data, sqlite=opener(settings.data))
+    if described is not None:
+        found.append(described)
+    return found
 
 
 class Backend(Generic[E]):
@@ -126,7 +133,7 @@ class Backend(Generic[E]):
         self._limits: Limits | None = None
         self._profile: Profile | None = None
         self._stop: Callable[[], None] | None = None
-        self._fanout: Any = None
+        self._fanouts: list[Fanout] | None = None
         self.closed = False
         self._begin()
         renew(self)
@@ -172,6 +179,7 @@ class Backend(Generic[E]):
             "policies": policy,
             "vault": policy.vault,
             "sink": self._sink(),
+            "trace": self._trace(),
             "buckets": _buckets_of(policy),
             **self._shared(),
         }
@@ -186,17 +194,21 @@ class Backend(Generic[E]):
 
     def _sink(self) -> RecordSink:
         sinks: list[RecordSink] = [] if self.policy.sink is None else [self.policy.sink]
-        if self._fanout is None and (self.setup.sinks or self.policy.telemetry):
-            from fazt.telemetry import Fanout
-
-            self._fanout = Fanout([*self.setup.sinks, *_sinks_of(self.policy)])
-        if self._fanout is not None:
-            sinks.append(self._fanout)
+        if self._fanouts is None:
+            self._fanouts = _fanouts_of(self.policy, self.setup.sinks)
+        sinks += self._fanouts
         if len(sinks) > 1:
             from fazt.telemetry import Tee
 
             return Tee(*sinks)
         return sinks[0] if sinks else _QUIET
+
+    def _trace(self) -> Callable[[Fields], Fields] | None:
+        if not any(fanout.propagates for fanout in self._fanouts or ()):
+            return None
+        from fazt.telemetry.tracing import with_trace
+
+        return with_trace
 
     def _wire_parts(self) -> dict[str, Any]:
         return {
@@ -251,8 +263,9 @@ class Backend(Generic[E]):
         if self._stop is not None:
             self._stop()
             self._stop = None
-        if self._fanout is not None:
-            self._fanout.close()
+        for fanout in self._fanouts or ():
+            fanout.close()
+        self._fanouts = None
         for close in self.setup.closing:
             close()
         if self.setup.owned:

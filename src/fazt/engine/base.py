@@ -45,7 +45,7 @@ from fazt.net.http1 import encode_head
 
 if TYPE_CHECKING:
     from fazt.core.budget import Invocation
-    from fazt.core.call import ResponseHead
+    from fazt.core.call import Fields, ResponseHead
     from fazt.core.traffic import Place, Traffic
     from fazt.ports import Policies, RecordSink, Vault
 
@@ -66,6 +66,8 @@ class EngineBase(Generic[W]):
         vault: values of secrets.
         sink: where records go.
         slots, buckets, cache, flights, traffic: the state calls share; one of each per process.
+        trace: adds the trace context to the fields of a request (`telemetry.tracing.with_trace`), None where no spans
+            are exported.
         clock: monotonic seconds, the same clock the wire's deadlines are in.
         wall: seconds since the epoch, for records.
     """
@@ -82,6 +84,7 @@ class EngineBase(Generic[W]):
         cache: ResponseCache | None = None,
         flights: Flights | None = None,
         traffic: Traffic | None = None,
+        trace: Callable[[Fields], Fields] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -95,6 +98,7 @@ class EngineBase(Generic[W]):
         self.cache = cache if cache is not None else ResponseCache(MemoryStore(0))
         self.flights = flights if flights is not None else Flights(threading.Lock())
         self.traffic = traffic
+        self.trace = trace
         self.clock = clock
         self.wall = wall
         self._draw = random.Random(os.urandom(16)).random  # noqa: S311 - spreads retries, guards nothing
@@ -111,6 +115,8 @@ class EngineBase(Generic[W]):
         """Return the record, the start and the pipeline of a call that starts now."""
         if self._strays:
             self.end_strays()
+        if self.trace is not None:
+            request = replace(request, headers=self.trace(request.headers))
         started = self.clock()
         record = CallRecord(self._ids(), self.wall(), request.app, request.door)
         steps = exchange(
