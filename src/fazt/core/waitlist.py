@@ -136,7 +136,7 @@ class Place:
         patience: seconds that may be waited for all of it.
     """
 
-    __slots__ = ("_ahead", "_tickets", "_waitlist", "_wake", "patience")
+    __slots__ = ("_ahead", "_left", "_tickets", "_waitlist", "_wake", "patience")
 
     def __init__(
         self, waitlist: Waitlist, caps: Sequence[tuple[Hashable, int]], *, wake: Callable[[], object], patience: float
@@ -146,18 +146,20 @@ class Place:
         self.patience = patience
         self._ahead = deque(caps)
         self._tickets: list[Ticket] = []
+        self._left = False
 
     @property
     def granted(self) -> bool:
         """Whether the request may go on; to be asked once at the beginning, and again after each `wake`."""
         while not self._tickets or self._tickets[-1].granted:
             if not self._ahead:
-                return True
+                return not self._left
             self._tickets.append(self._waitlist.enter(*self._ahead.popleft(), self._wake))
         return False
 
     def leave(self) -> None:
         """Give it back, or leave the line; any number of times, from any thread."""
+        self._left = True
         self._ahead.clear()
         for ticket in reversed(self._tickets):
             ticket.leave()
