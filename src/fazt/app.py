@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fazt.config import Settings
+    from fazt.core.call import Fields
     from fazt.core.policy import Policy
     from fazt.core.traffic import Traffic
     from fazt.engine import AsyncEngine
@@ -86,6 +87,7 @@ async def engine_for(store: Store, settings: Settings, *, keep: bool = False) ->
         vault=store.secrets,
         sink=around.sink,
         traffic=around.traffic,
+        trace=around.trace,
         cache=ResponseCache.for_functions(net.cache_max_items, net.cache_max_bytes),
     )
     loop = asyncio.get_running_loop()
@@ -116,6 +118,7 @@ class Surroundings:
 
     sink: RecordSink
     traffic: Traffic | None
+    trace: Callable[[Fields], Fields] | None = None
     _closing: tuple[Callable[[], object], ...] = ()
 
     def close(self) -> None:
@@ -144,6 +147,7 @@ def surroundings(store: Store, settings: Settings, *, always: bool = False) -> S
 
     closing: list[Callable[[], object]] = []
     sink: RecordSink = store.log
+    trace: Callable[[Fields], Fields] | None = None
     if settings.telemetry:
         from fazt.telemetry import Tee, fanout_from_config
 
@@ -151,12 +155,14 @@ def surroundings(store: Store, settings: Settings, *, always: bool = False) -> S
         if fanout is not None:
             sink = Tee(store.log, fanout)
             closing.append(fanout.close)
+            if fanout.propagates:
+                from fazt.telemetry.tracing import with_trace as trace
     traffic: Traffic | None = None
     if always or settings.traffic or (settings.data / breakers.FILE).exists():
         shared = breakers.Breakers.open(settings.data)
         closing.append(shared.close)
         traffic = Traffic(TrafficConfig.of(settings.traffic, "traffic"), lock=threading.Lock(), shared=shared)
-    return Surroundings(sink, traffic, tuple(closing))
+    return Surroundings(sink, traffic, trace, tuple(closing))
 
 
 class HostBaker:
