@@ -38,7 +38,7 @@ class Metered:
 
     def idle(self, now: float) -> bool:
         """Tell whether it is no different from a new one."""
-        return self.meter.idle(now) and (self.adaptation is None or self.adaptation.adjusted(now) == 1.0)
+        return self.meter.idle(now) and (self.adaptation is None or self.adaptation.idle(now))
 
     def describe(self, now: float) -> dict[str, Any]:
         """Return it as `Traffic.stats` shows it."""

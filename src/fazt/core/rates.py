@@ -289,6 +289,10 @@ class Adaptation:
         self._answers += 1
         self._limited += limited
 
+    def idle(self, now: float) -> bool:
+        """Tell whether it is no different from a new one."""
+        return self.adjusted(now) == 1.0 and not self._answers
+
     def adjusted(self, now: float) -> float:
         """Return the share that holds now, with the steps whose time has come."""
         policy = self.policy

@@ -13,7 +13,7 @@ For each attempt (every hop of a redirect and every retry is one; a cache hit is
     attempt.refund(now)                                       # in a `finally`: does nothing after `settle`
 
 `traffic.idle` says that none of this has any effect. A retry is an attempt like any other; where `enter` refuses one,
-the answer or failure that asked for it is what the caller gets (`would_pass` tells before the answer is let go).
+the answer or failure that asked for it is what the caller gets (`closed_for` tells before the answer is let go).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from fazt.core.traffic_config import EMPTY, Rules, TrafficConfig
 from fazt.core.waitlist import Place, Waitlist
 from fazt.errors import FaztError, Reason
 
-__all__ = ["Attempt", "Place", "Traffic", "TrafficConfig"]
+__all__ = ["Pass", "Place", "Traffic", "TrafficConfig"]
 
 
-class Attempt:
+class Pass:
     """One admitted network attempt: ended by `settle` or by `refund`, whichever comes first."""
 
     __slots__ = ("_at", "_meters", "_over", "_permits", "_traffic", "_units", "state", "wait")
@@ -56,7 +56,7 @@ class Attempt:
         self._admit()
 
     def __repr__(self) -> str:
-        return f"<Attempt wait={self.wait:g} {self.state or 'free'}{' over' if self._over else ''}>"
+        return f"<Pass wait={self.wait:g} {self.state or 'free'}{' over' if self._over else ''}>"
 
     def recheck(self, now: float) -> None:
         """Ask the circuits again, after a sleep.
@@ -194,7 +194,7 @@ class Traffic:
         role: str = "",
         method: str = "GET",
         left: float = math.inf,
-    ) -> Attempt:
+    ) -> Pass:
         """Admit one network attempt, or refuse it; what is refused has spent nothing.
 
         Args:
@@ -232,9 +232,9 @@ class Traffic:
             if at > now:
                 totals.waited += 1
                 totals.waited_ms += (at - now) * 1000
-            return Attempt(self, units, meters, at=at, now=now)
+            return Pass(self, units, meters, at=at, now=now)
 
-    def would_pass(self, host: str, *, now: float, service: str = "", role: str = "") -> bool:
+    def closed_for(self, host: str, *, now: float, service: str = "", role: str = "") -> bool:
         """Tell whether the circuits would let an attempt through at that moment, as far as is known by now."""
         with self._lock:
             units = self._circuits.units(self._rules, host=host, service=service, role=role)
@@ -288,7 +288,7 @@ class Traffic:
             found.append(self._meters.bucket(service, policy, now=now))
         return found
 
-    def _recheck(self, attempt: Attempt, now: float) -> None:
+    def _recheck(self, attempt: Pass, now: float) -> None:
         with self._lock:
             if attempt._over:
                 return
@@ -304,7 +304,7 @@ class Traffic:
             attempt._admit()
 
     def _settle(
-        self, attempt: Attempt, *, now: float, status: int | None, reason: Reason | None, retry_after: float | None
+        self, attempt: Pass, *, now: float, status: int | None, reason: Reason | None, retry_after: float | None
     ) -> None:
         with self._lock:
             if attempt._over:
@@ -326,7 +326,7 @@ class Traffic:
                     totals.closed += before.open > 0 and not circuit.half_open
                     self._circuits.tell(unit.key, before, circuit.deadlines, now)
 
-    def _refund(self, attempt: Attempt) -> None:
+    def _refund(self, attempt: Pass) -> None:
         with self._lock:
             if attempt._over:
                 return
