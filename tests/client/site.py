@@ -147,7 +147,7 @@ def _exactly(peer: Peer, size: int) -> bytes:
 @contextlib.contextmanager
 def site(routes: dict[str, Handler | Reply] | None = None, *, tls: ssl.SSLContext | None = None) -> Iterator[Site]:
     """Run a site while the block runs; a path that is not among the routes echoes."""
-    known = routes or {}
+    known = {} if routes is None else routes
 
     def script(peer: Peer) -> None:
         while (seen := _read(peer)) is not None:
@@ -187,13 +187,13 @@ def _answer(peer: Peer, reply: Reply, *, head_only: bool) -> None:
 def policy(*sites: Site | int, hosts: Sequence[str] = (HOST, OTHER), **settings: Any) -> fazt.Policy:
     """A policy that grants loopback sites by name."""
     rules = settings.pop("rules", {})
+    origins = [("http", one) if isinstance(one, int) else (one.scheme, one.port) for one in sites]
     allow = [
-        fazt.Rule(f"{'http' if isinstance(one, int) else one.scheme}://{host}:{one if isinstance(one, int) else one.port}",
-                  addresses=LOOPBACK, **rules)
-        for one in sites
+        fazt.Rule(f"{scheme}://{host}:{port}", addresses=LOOPBACK, **rules)
+        for scheme, port in origins
         for host in hosts
-    ]  # fmt: skip
-    settings.setdefault("resolve", dict.fromkeys(hosts, ["127.0.0.1"]))
+    ]
+    settings.setdefault("resolve", {host: ["127.0.0.1"] for host in hosts})
     return fazt.Policy([*allow, *settings.pop("allow", ())], **settings)
 
 
