@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fazt.errors import FaztError, Reason
-from fazt.net.http1 import MAX_FIELDS, MAX_HEAD, ResponseReader, encode_head
+from fazt.net.http1 import MAX_HEAD, ResponseReader, encode_head
+from fazt.net.http1_fields import MAX_FIELDS
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 END = b"\r\n\r\n"
@@ -438,3 +439,70 @@ def test_never_writes_what_would_end_a_line(target: str, field: tuple[str, str])
     with pytest.raises(FaztError) as caught:
         encode_head("GET", target, authority="h", fields=(field,), body=None)
     assert caught.value.reason is Reason.BAD_OPTION
+
+
+# --- the head as the caller sees it, and heads that come again
+
+
+@pytest.mark.parametrize(
+    ("line", "phrase", "version"),
+    [
+        (b"HTTP/1.1 200 OK", "OK", "HTTP/1.1"),
+        (b"HTTP/1.0 200 OK", "OK", "HTTP/1.0"),
+        (b"HTTP/1.1 404 Nichts da", "Nichts da", "HTTP/1.1"),
+        (b"HTTP/1.1 418 I'm a Teapot", "I'm a Teapot", "HTTP/1.1"),
+        (b"HTTP/1.1 200 ", "", "HTTP/1.1"),
+        (b"HTTP/1.1 299 caf\xe9", "caf\xe9", "HTTP/1.1"),
+    ],
+)
+def test_phrase_and_version_are_as_sent(line: bytes, phrase: str, version: str) -> None:
+    head = read(line + b"\r\nContent-Length: 0" + END).head
+    assert head is not None
+    assert (head.phrase, head.version) == (phrase, version)
+
+
+def test_the_same_head_again_says_the_same_and_another_does_not() -> None:
+    reader = ResponseReader()
+    plain = HEAD + b"Content-Length: 2" + END
+    closing = HEAD + b"Content-Length: 3\r\nConnection: close" + END
+    for head_only, message, body, keep in [
+        (False, plain + b"ab", b"ab", True),
+        (False, plain + b"cd", b"cd", True),
+        (True, plain, b"", True),
+        (False, plain + b"ef", b"ef", True),
+        (False, closing + b"ghi", b"ghi", False),
+        (False, plain + b"jk", b"jk", True),
+    ]:
+        reader.begin(head_only=head_only)
+        reader.feed(message)
+        assert (reader.done, reader.extra, reader.keep, reader.take()) == (True, False, keep, body)
+
+
+@given(st.lists(st.sampled_from(sorted(REFUSED)), min_size=1, max_size=3), st.booleans())
+def test_what_is_refused_is_refused_again(names: list[str], good_first: bool) -> None:
+    reader = ResponseReader()
+    for name in names:
+        if good_first:
+            reader.begin(head_only=False)
+            reader.feed(HEAD + b"Content-Length: 0" + END)
+            assert reader.done
+        reader.begin(head_only=False)
+        with pytest.raises(FaztError):
+            reader.feed(REFUSED[name])
+
+
+@given(st.lists(st.integers(0, 12_000), max_size=12), st.booleans())
+def test_pieces_of_any_size_come_out_as_they_went_in(sizes: list[int], at_once: bool) -> None:
+    """Small pieces are collected, large ones are not copied; neither shows."""
+    pieces = [bytes([index]) * size for index, size in enumerate(sizes)]
+    whole = b"".join(pieces)
+    reader = read(HEAD + b"Content-Length: %d" % len(whole) + END)
+    got = b""
+    for piece in pieces:
+        if piece:
+            reader.feed(piece)
+        if not at_once:
+            got += reader.take()
+    assert got + reader.take() == whole
+    assert reader.done
+    assert reader.size == 0

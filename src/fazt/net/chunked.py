@@ -29,8 +29,8 @@ class ChunkedBody:
         self._extensions = 0
         self._spare = MAX_FRAMING
 
-    def feed(self, data: bytes, into: bytearray) -> bytes | None:
-        """Append decoded bytes to `into`; return what follows the last chunk's line once that came, else None.
+    def feed(self, data: bytes, into: list[bytes]) -> bytes | None:
+        """Append decoded pieces to `into`; return what follows the last chunk's line once that came, else None.
 
         Raises:
             ValueError: the coding is broken, its extensions are too long, or its chunks too small.
@@ -45,7 +45,7 @@ class ChunkedBody:
                 if end < stop + 2:
                     self._part(data, pos, stop=stop, into=into)
                     return None
-                into += data[pos:stop]
+                into.append(data[pos:stop])
                 pos = stop + 2
                 if data[stop:pos] != b"\r\n":
                     raise ValueError("chunk data does not end with CRLF")
@@ -63,10 +63,11 @@ class ChunkedBody:
             self._left = size + 2
         return None
 
-    def _part(self, data: bytes, pos: int, *, stop: int, into: bytearray) -> None:
+    def _part(self, data: bytes, pos: int, *, stop: int, into: list[bytes]) -> None:
         """Take an unfinished chunk; a lone CR of its end waits in the tail."""
-        piece = data[pos:stop]
-        into += piece
+        piece = data[pos:stop]  # no copy where it is all of it
+        if piece:
+            into.append(piece)
         self._left -= len(piece)
         self._tail = data[stop:] if len(data) > stop else b""
         if self._tail and self._tail != b"\r":

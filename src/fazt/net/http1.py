@@ -1,9 +1,8 @@
 """HTTP/1.1 without I/O: request heads out, responses in.
 
-llhttp (through httptools) reads every block of fields; the raw bytes are then held against the rules once more, since
-what llhttp lets pass differs by version. Framing (RFC 9112 section 6) is decided here, from the fields, because only
-the client knows that it asked with HEAD, and because the exact end of a message decides whether a connection may be
-used again.
+Blocks of fields are read by `net.http1_fields`. Framing (RFC 9112 section 6) is decided here, from the fields, because
+only the client knows that it asked with HEAD, and because the exact end of a message decides whether a connection may
+be used again.
 """
 
 from __future__ import annotations
@@ -11,29 +10,32 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from httptools import HttpParserError, HttpResponseParser
-
 from fazt.core.call import Fields, ResponseHead, Upload
 from fazt.errors import FaztError, Reason
 from fazt.net.chunked import ChunkedBody
+from fazt.net.http1_fields import (
+    MAX_FIELDS,
+    STATUS_LINES,
+    Block,
+    Framing,
+    read_head,
+    read_trailers,
+    refuse,
+    refuse_size,
+)
 
 MAX_HEAD = 64 * 1024
 """Bytes of all field blocks of one response: interim responses, head and trailers together."""
-MAX_FIELDS = 128
-"""Fields in one block."""
 MAX_INTERIM = 32
 """Interim (1xx) responses before the final one."""
 
 _HEAD, _LENGTH, _CHUNKED, _UNTIL_EOF, _TRAILERS, _DONE = range(6)
-# RFC 9110 section 5.5: HTAB, SP, visible ASCII and obs-text are all that a field line may hold
-_TEXT = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 _UNSENDABLE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
-# RFC 9112 section 5: a token, the colon at once (5.1), a value; a folded line (5.2) begins with a space, no match
-_FIELD_LINE = re.compile(r"(?<=\n)([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r]*)\r\n")
-_FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
-_STATUS_LINES = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _WRONG_EARLY = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
-_TRAILER_PREFIX = b"HTTP/1.1 200 T\r\n"
+_ALIKE = 2048
+"""Bytes of a head that are remembered: the next one from the same server is often the same."""
+_SMALL = 4096
+"""Pieces of a body below this many bytes are collected rather than kept apart."""
 _WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -86,16 +88,15 @@ class ResponseReader:
     __slots__ = (
         "_allowance",
         "_block",
-        "_body",
         "_chunks",
         "_expected",
-        "_fields",
         "_first",
         "_head_only",
         "_interim",
+        "_known",
         "_left",
         "_lines",
-        "_parser",
+        "_rest",
         "_state",
         "done",
         "extra",
@@ -108,8 +109,9 @@ class ResponseReader:
     )
 
     def __init__(self) -> None:
-        self._parser: HttpResponseParser | None = None
         self._block = bytearray()
+        self._known: Block | None = None
+        self._rest: list[bytes | bytearray] = []
         self.begin(head_only=False)
         self._finish()
 
@@ -119,9 +121,9 @@ class ResponseReader:
         self._head_only = head_only
         if self._block:
             self._block = bytearray()
-        self._fields: Fields = ()
         self._first = b""
-        self._body: bytearray | None = None
+        if self._rest:
+            self._rest = []
         self._chunks: ChunkedBody | None = None
         self._left = self._lines = self._interim = 0
         self._allowance = MAX_HEAD
@@ -178,11 +180,11 @@ class ResponseReader:
     def take(self) -> bytes:
         """Return the body bytes that have arrived since the last call."""
         self.size = 0
-        if self._body is None:
-            first, self._first = self._first, b""
+        first, self._first = self._first, b""
+        if not self._rest:
             return first
-        body, self._body = bytes(self._body), None
-        return body
+        rest, self._rest = self._rest, []
+        return b"".join((first, *rest))
 
     # --- head
 
@@ -192,23 +194,21 @@ class ResponseReader:
             if found is None:
                 return
             block, data = found
-            if not block.startswith(_STATUS_LINES):
-                _refuse("no HTTP/1 status line")
-            if block.startswith(b"101", 9):
-                _refuse("101 although no upgrade was asked for")
-            status = self._parse(block)
-            if status >= 200:
+            known = self._known
+            if known is None or known.raw != block:
+                known = read_head(block)
+            if known.head.status >= 200:
                 break
-            if status < 100:
-                _refuse("status code out of range")
             self._interim += 1
             if self._interim > MAX_INTERIM:
-                _refuse_size(f"more than {MAX_INTERIM} interim responses")
+                refuse_size(f"more than {MAX_INTERIM} interim responses")
             if not data:
                 return
-        fields = self._fields
-        self._frame(status, fields, http_1_0=block.startswith(b"HTTP/1.0"))
-        self.head = ResponseHead(status, fields)  # last: a head that can't be framed is no head
+        if len(block) <= _ALIKE:
+            self._known = known
+        self.keep = known.keep
+        self._frame(known.head, known.framing)
+        self.head = known.head  # last: a head that can't be framed is no head
         if self._left and len(data) == self._left:  # the whole of a small body came with its head
             self._left = 0
             self._first = data
@@ -240,7 +240,7 @@ class ResponseReader:
             self._lines = 0
         self._allowance -= len(block)
         if self._allowance < 0:
-            _refuse_size(f"over {MAX_HEAD} bytes of fields")
+            refuse_size(f"over {MAX_HEAD} bytes of fields")
         return block, rest
 
     def _check_start(self, old: int) -> None:
@@ -252,66 +252,27 @@ class ResponseReader:
         held = self._block
         self._lines += held.count(b"\n", old)
         if self._lines > MAX_FIELDS + 1:
-            _refuse_size(f"more than {MAX_FIELDS} fields")
+            refuse_size(f"more than {MAX_FIELDS} fields")
         if len(held) > self._allowance:
-            _refuse_size(f"over {MAX_HEAD} bytes of fields")
-        if self._state == _HEAD and not any(held.startswith(line[: len(held)]) for line in _STATUS_LINES):
-            _refuse("no HTTP/1 status line")
+            refuse_size(f"over {MAX_HEAD} bytes of fields")
+        if self._state == _HEAD and not any(held.startswith(line[: len(held)]) for line in STATUS_LINES):
+            refuse("no HTTP/1 status line")
         if _WRONG_EARLY.search(held, max(0, old - 1)):
-            _refuse("bare CR, bare LF or NUL in the fields")
-
-    def _parse(self, block: bytes) -> int:
-        """Check a block of fields, split it into `_fields` and return the status."""
-        lines = block.count(b"\r\n")
-        if lines - 2 > MAX_FIELDS:
-            _refuse_size(f"more than {MAX_FIELDS} fields")
-        # no control character (RFC 9110 section 5.5), no bare CR or LF (RFC 9112 section 2.2)
-        if block.translate(None, _TEXT) != b"\r\n" * lines:
-            _refuse("control character, bare CR or bare LF in the fields")
-        self._parser = parser = HttpResponseParser(self)
-        try:
-            parser.feed_data(block)
-        except HttpParserError as error:
-            _refuse(f"llhttp: {error}")
-        finally:
-            self._parser = None  # the parser holds our method: leave no cycle behind
-        found = _FIELD_LINE.findall(block.decode("latin-1"), block.find(b"\n") + 1)
-        if len(found) != lines - 2:
-            _refuse("a line in the fields that is not name and value")
-        self._fields = tuple([(name.lower(), value.rstrip(" \t")) for name, value in found])
-        return parser.get_status_code()
-
-    def on_headers_complete(self) -> None:
-        """Read the keep-alive flag (called by httptools): after the message llhttp would always say no."""
-        if self._parser is not None:
-            self.keep = self._parser.should_keep_alive()
+            refuse("bare CR, bare LF or NUL in the fields")
 
     # --- framing, RFC 9112 section 6.3
 
-    def _frame(self, status: int, fields: Fields, *, http_1_0: bool) -> None:
-        length: int | None = None
-        chunked = False
-        options = ""
-        for name, value in fields:
-            if name not in _FRAMING:
-                continue
-            if name == "content-length":
-                length = _length(value, earlier=length)
-            elif name == "transfer-encoding":
-                if chunked or value.lower() != "chunked":
-                    _refuse("a transfer coding other than chunked")
-                chunked = True
-            else:
-                options += f",{value.lower()}"
-        if chunked and (length is not None or http_1_0):
-            _refuse("Transfer-Encoding with Content-Length, or in HTTP/1.0")
-        if self._head_only or status in (204, 304):
-            if status == 204 and (chunked or length):
+    def _frame(self, head: ResponseHead, framing: Framing) -> None:
+        length = framing.length
+        if self._head_only or head.status in (204, 304):
+            if head.status == 204 and (framing.chunked or length):
                 self.keep = False  # a 204 has no body (RFC 9110 section 8.6), but this one's may be on its way
-            elif self._head_only and not http_1_0:  # llhttp expects a body that ends with the connection here
-                self.keep = "close" not in {option.strip() for option in options.split(",")}
+            elif (
+                self._head_only and head.version == "HTTP/1.1"
+            ):  # llhttp expects a body up to the connection's end here
+                self.keep = not framing.close
             self._finish()
-        elif chunked:
+        elif framing.chunked:
             self._state = _CHUNKED
             self._chunks = ChunkedBody()
         elif length is None:
@@ -342,14 +303,13 @@ class ResponseReader:
     def _feed_chunked(self, data: bytes) -> None:
         chunks = self._chunks
         assert chunks is not None
-        if self._body is None:
-            self._body = bytearray(self._first)
-            self._first = b""
+        pieces: list[bytes] = []
         try:
-            rest = chunks.feed(data, self._body)
+            rest = chunks.feed(data, pieces)
         except ValueError as error:
-            _refuse(str(error))
-        self.size = len(self._body)
+            refuse(str(error))
+        for piece in pieces:
+            self._keep_body(piece)
         if rest is not None:
             self._state = _TRAILERS
             self._chunks = None
@@ -367,40 +327,18 @@ class ResponseReader:
         if found is None:
             return
         block, rest = found
-        keep = self.keep
-        self._parse(_TRAILER_PREFIX + block)
-        self.keep = keep
-        self.trailers = self._fields
+        self.trailers = read_trailers(block)
         self.extra = bool(rest)
         self._finish()
 
     def _keep_body(self, data: bytes) -> None:
-        if self._body is not None:
-            self._body += data
-        elif self._first:
-            self._body = bytearray(self._first)
-            self._body += data
-            self._first = b""
-        else:
-            self._first = data
         self.size += len(data)
-
-
-def _length(value: str, *, earlier: int | None) -> int:
-    # int() would take signs, underscores, spaces and other scripts' digits; RFC 9110 section 8.6 has 1*DIGIT
-    if not (value.isascii() and value.isdigit() and len(value) <= 18):
-        _refuse("Content-Length is not a number")
-    length = int(value)
-    if earlier is not None and earlier != length:
-        _refuse("two different Content-Length fields")
-    return length
-
-
-def _refuse(detail: str) -> NoReturn:
-    raise FaztError(Reason.PROTOCOL, "The server's answer is not valid HTTP/1.1.", detail=detail)
-
-
-def _refuse_size(detail: str) -> NoReturn:
-    raise FaztError(
-        Reason.RESPONSE_HEADERS, "The fields of the server's answer are too many or too long.", detail=detail
-    )
+        rest = self._rest
+        if not rest and not self._first:
+            self._first = data
+        elif len(data) >= _SMALL:
+            rest.append(data)
+        elif rest and type(rest[-1]) is bytearray:
+            rest[-1] += data
+        else:
+            rest.append(bytearray(data))
