@@ -27,12 +27,11 @@ _OURS = frozenset({"range", "if-range", "accept-encoding"})
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 
 
-class Wishes(TypedDict, total=False):
+class Shared(TypedDict, total=False):
     """Keyword arguments of every way to download."""
 
     sha256: str | None
     resume: bool
-    progress: Progress | None
     max_bytes: int | None
     expected_length: int | None
     overwrite: bool
@@ -45,7 +44,12 @@ class Wishes(TypedDict, total=False):
     service: str
     role: str
     root: str | os.PathLike[str] | None
-    pacer: Pacer | None
+
+
+class Wishes(Shared, total=False):
+    """Keyword arguments of a download of one file."""
+
+    progress: Progress | None
 
 
 @dataclass(frozen=True, slots=True)
