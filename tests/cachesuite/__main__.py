@@ -12,7 +12,7 @@ def main() -> None:
     """Play every case in every mode, and print what fails."""
     for kind in ("sync", "async"):
         for mode, rules in (("private", PRIVATE), ("shared", SHARED), ("guessing", GUESSING)):
-            player = Player(kind, rules)  # type: ignore[arg-type]
+            player = Player(kind, rules)
             passed: Counter[str] = Counter()
             all_of: Counter[str] = Counter()
             for category, cases in TABLE.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cachesuite.case import SOON_STALE, Ask, Case, control, then_origin, then_stored
+from tests.cachesuite.case import SOON_STALE, Ask, Case, Value, control, then_origin, then_stored
 
 DATE = ("Date", 0)
 
@@ -73,7 +73,7 @@ PARSING = (
 
 
 def _aged(name: str, *ages: str, stored: bool, lifetime: int = 3600) -> Case:
-    fields = (DATE, *control(f"max-age={lifetime}"), *(("Age", age) for age in ages))
+    fields: tuple[tuple[str, Value], ...] = (DATE, *control(f"max-age={lifetime}"), *(("Age", age) for age in ages))
     return then_stored(name, *fields, kind="required") if stored else then_origin(name, *fields)
 
 
@@ -107,7 +107,7 @@ EXPIRES = (
 
 
 def _expires(name: str, *values: str, stored: bool) -> Case:
-    fields = (*(("Expires", value) for value in values), DATE)
+    fields: tuple[tuple[str, Value], ...] = (*(("Expires", value) for value in values), DATE)
     return (
         then_stored(f"freshness-expires-{name}", *fields)
         if stored

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.cachesuite.play import GUESSING, PRIVATE, SHARED, Player
-from tests.cachesuite.table import TABLE
 
 from fazt.core.cache.storing import CacheRules
+from tests.cachesuite.play import GUESSING, PRIVATE, SHARED, Player
+from tests.cachesuite.table import TABLE
 
 # A.16: what comes with a cookie is not kept, though the RFC would allow it.
 EXPECTED = {"headers-store-Set-Cookie"}

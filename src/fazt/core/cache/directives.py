@@ -18,6 +18,22 @@ from fazt.core.cache.dates import FOREVER, parse_seconds
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*("?)|,|[^",]+', re.DOTALL)
 _NAME_END = re.compile(r"[\s;]")
 _ESCAPED = re.compile(r"\\(.)")
+_TO_ESCAPE = re.compile(r'["\\]')
+_FLAGS: Final = {
+    "no-store": "no_store",
+    "no-cache": "no_cache",
+    "private": "private",
+    "public": "public",
+    "must-revalidate": "must_revalidate",
+    "proxy-revalidate": "proxy_revalidate",
+    "must-understand": "must_understand",
+}
+_TIMES: Final = {
+    "max-age": "max_age",
+    "s-maxage": "s_maxage",
+    "stale-while-revalidate": "stale_while_revalidate",
+    "stale-if-error": "stale_if_error",
+}
 _MEMO: Final = 256
 """Characters: longer fields are read every time, so that the memo stays small."""
 
@@ -81,6 +97,22 @@ def request_control(cache_control: Iterable[str], pragma: Iterable[str]) -> Requ
         pragmas = {member.strip().lower() for value in pragma for member in value.split(",")}
         return RequestControl(no_cache=True) if "no-cache" in pragmas else UNASKED
     return _request(text) if len(text) > _MEMO else _known_request(text)
+
+
+def control_text(control: ResponseControl) -> str:
+    """Return a `Cache-Control` field from which `response_control` reads the same again."""
+    words = [name for name, attribute in _FLAGS.items() if getattr(control, attribute)]
+    words += [
+        f"{name}={value}" for name, attribute in _TIMES.items() if (value := getattr(control, attribute)) is not None
+    ]
+    for name, fields in (("no-cache", control.no_cache_fields), ("private", control.private_fields)):
+        if fields:
+            words.append(f'{name}="{", ".join(sorted(_quotable(field) for field in fields))}"')
+    return ", ".join(words)
+
+
+def _quotable(text: str) -> str:
+    return _TO_ESCAPE.sub(r"\\\g<0>", text)
 
 
 def _response(text: str) -> ResponseControl:
