@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fazt import httpx, telemetry
     from fazt.client.api import delete, get, head, options, patch, post, put, request, stream
     from fazt.client.data_policy import DataPolicy
-    from fazt.client.download import Download, adownload, download
+    from fazt.client.download import Download, adownload, adownload_many, download, download_many
     from fazt.client.download_error import DownloadError
     from fazt.client.httpx2 import AsyncClient, AsyncTransport, Client, Transport
     from fazt.client.lean import Response, afetch, fetch
@@ -41,10 +41,12 @@ __all__ = [
     "__version__",
     "aclose_client",
     "adownload",
+    "adownload_many",
     "afetch",
     "close_client",
     "delete",
     "download",
+    "download_many",
     "fetch",
     "get",
     "get_async_client",
@@ -63,7 +65,7 @@ __all__ = [
 _HOMES = {
     "client.api": "delete get head options patch post put request stream",
     "client.data_policy": "DataPolicy",
-    "client.download": "Download adownload download",
+    "client.download": "Download adownload adownload_many download download_many",
     "client.download_error": "DownloadError",
     "client.httpx2": "AsyncClient AsyncTransport Client Transport",
     "client.lean": "Response afetch fetch",
