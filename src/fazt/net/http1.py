@@ -17,7 +17,6 @@ from fazt.net.http1_fields import (
     MAX_FIELDS,
     STATUS_LINES,
     Block,
-    Framing,
     read_head,
     read_trailers,
     refuse,
@@ -206,8 +205,7 @@ class ResponseReader:
                 return
         if len(block) <= _ALIKE:
             self._known = known
-        self.keep = known.keep
-        self._frame(known.head, known.framing)
+        self._frame(known)
         self.head = known.head  # last: a head that can't be framed is no head
         if self._left and len(data) == self._left:  # the whole of a small body came with its head
             self._left = 0
@@ -262,17 +260,14 @@ class ResponseReader:
 
     # --- framing, RFC 9112 section 6.3
 
-    def _frame(self, head: ResponseHead, framing: Framing) -> None:
-        length = framing.length
-        if self._head_only or head.status in (204, 304):
-            if head.status == 204 and (framing.chunked or length):
+    def _frame(self, known: Block) -> None:
+        length, status = known.length, known.head.status
+        self.keep = known.keep
+        if self._head_only or status in (204, 304):
+            if status == 204 and (known.chunked or length):
                 self.keep = False  # a 204 has no body (RFC 9110 section 8.6), but this one's may be on its way
-            elif (
-                self._head_only and head.version == "HTTP/1.1"
-            ):  # llhttp expects a body up to the connection's end here
-                self.keep = not framing.close
             self._finish()
-        elif framing.chunked:
+        elif known.chunked:
             self._state = _CHUNKED
             self._chunks = ChunkedBody()
         elif length is None:

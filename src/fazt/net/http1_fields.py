@@ -29,30 +29,25 @@ _TRAILER_PREFIX = b"HTTP/1.1 200 T\r\n"
 _PHRASES = {b"HTTP/1.1 %d %b" % (status, status.phrase.encode()): status.phrase for status in HTTPStatus}
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
-    """What the fields say about where the message ends (RFC 9112 section 6.3) and the connection (9.6)."""
-
-    length: int | None = None
-    chunked: bool = False
-    close: bool = False
-
-
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class Block:
-    """What a block of bytes says: equal bytes say the same.
+    """What the block of bytes of a head says: equal bytes say the same.
+
+    Nobody changes one; it is not frozen, which would cost more than all that it saves.
 
     Args:
         raw: the bytes.
         head: status line and fields.
-        keep: whether llhttp would keep the connection.
-        framing: where the message ends; of no account in an interim response.
+        keep: whether the server would keep the connection.
+        length: `Content-Length`.
+        chunked: whether the body is chunked.
     """
 
     raw: bytes
     head: ResponseHead
-    keep: bool
-    framing: Framing
+    keep: bool = False
+    length: int | None = None
+    chunked: bool = False
 
 
 def read_head(block: bytes) -> Block:
@@ -65,7 +60,7 @@ def read_head(block: bytes) -> Block:
         refuse("no HTTP/1 status line")
     if block.startswith(b"101", 9):
         refuse("101 although no upgrade was asked for")
-    status, fields, keep = _parse(block)
+    status, fields = _parse(block)
     if status < 100:
         refuse("status code out of range")
     line = block[: block.find(b"\r")]
@@ -73,8 +68,10 @@ def read_head(block: bytes) -> Block:
     if phrase is None:
         phrase = line[13:].decode("latin-1")
     version = "HTTP/1.1" if line.startswith(STATUS_LINES[0]) else "HTTP/1.0"
-    framing = Framing() if status < 200 else _framing(fields, version)
-    return Block(block, ResponseHead(status, fields, phrase, version), keep, framing)
+    known = Block(block, ResponseHead(status, fields, phrase, version))
+    if status >= 200:  # an interim response has no body
+        _frame(known)
+    return known
 
 
 def read_trailers(block: bytes) -> Fields:
@@ -86,62 +83,51 @@ def read_trailers(block: bytes) -> Fields:
     return _parse(_TRAILER_PREFIX + block)[1]
 
 
-class _Listener:
-    """Reads llhttp's keep-alive flag at the end of the head: after the message it would always say no."""
-
-    __slots__ = ("keep", "parser")
-
-    def __init__(self) -> None:
-        self.keep = False
-        self.parser: HttpResponseParser | None = HttpResponseParser(self)
-
-    def on_headers_complete(self) -> None:
-        if self.parser is not None:
-            self.keep = self.parser.should_keep_alive()
+_DEAF = object()
+"""Takes none of llhttp's events: what counts is that it finds no fault."""
 
 
-def _parse(block: bytes) -> tuple[int, Fields, bool]:
-    """Check a block; returns its status, its fields and whether the connection is kept."""
+def _parse(block: bytes) -> tuple[int, Fields]:
+    """Check a block; returns its status and its fields."""
     lines = block.count(b"\r\n")
     if lines - 2 > MAX_FIELDS:
         refuse_size(f"more than {MAX_FIELDS} fields")
     # no control character (RFC 9110 section 5.5), no bare CR or LF (RFC 9112 section 2.2)
     if block.translate(None, _TEXT) != b"\r\n" * lines:
         refuse("control character, bare CR or bare LF in the fields")
-    listener = _Listener()
-    parser, status = listener.parser, 0
-    assert parser is not None
+    parser = HttpResponseParser(_DEAF)
     try:
         parser.feed_data(block)
-        status = parser.get_status_code()
     except HttpParserError as error:
         refuse(f"llhttp: {error}")
-    finally:
-        listener.parser = None  # the parser holds our method: leave no cycle behind
     found = _FIELD_LINE.findall(block.decode("latin-1"), block.find(b"\n") + 1)
     if len(found) != lines - 2:
         refuse("a line in the fields that is not name and value")
-    return status, tuple([(name.lower(), value.rstrip(" \t")) for name, value in found]), listener.keep
+    return parser.get_status_code(), tuple([(name.lower(), value.rstrip(" \t")) for name, value in found])
 
 
-def _framing(fields: Fields, version: str) -> Framing:
-    length: int | None = None
-    chunked = False
+def _frame(known: Block) -> None:
+    """Read where the message ends (RFC 9112 section 6.3) and whether the connection does (9.3)."""
     options = ""
-    for name, value in fields:
+    for name, value in known.head.headers:
         if name not in _FRAMING:
             continue
         if name == "content-length":
-            length = _length(value, earlier=length)
+            known.length = _length(value, earlier=known.length)
         elif name == "transfer-encoding":
-            if chunked or value.lower() != "chunked":
+            if known.chunked or value.lower() != "chunked":
                 refuse("a transfer coding other than chunked")
-            chunked = True
+            known.chunked = True
         else:
             options += f",{value.lower()}"
-    if chunked and (length is not None or version == "HTTP/1.0"):
+    old = known.head.version == "HTTP/1.0"
+    if known.chunked and (known.length is not None or old):
         refuse("Transfer-Encoding with Content-Length, or in HTTP/1.0")
-    return Framing(length, chunked, "close" in {option.strip() for option in options.split(",")})
+    if not options:
+        known.keep = not old
+        return
+    said = {option.strip(" \t") for option in options.split(",")}
+    known.keep = "close" not in said and (not old or "keep-alive" in said)
 
 
 def _length(value: str, *, earlier: int | None) -> int:
