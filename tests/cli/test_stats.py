@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cli.conftest import Fazt
+from tests.cli.upstream import Upstream
 
 from fazt.core.record import Attempt, CallRecord
 from fazt.stores.sqlite import Store
@@ -119,6 +121,27 @@ def test_trips_are_summarised_where_they_are_kept(fazt: Fazt) -> None:
     assert fazt.json("stats", "--since", "1h")["trips"] == expected
     assert fazt.json("stats", "--since", "10s")["trips"] is None
     assert "trips to the network" in fazt("stats").out
+
+
+def test_trips_of_real_calls_are_kept_by_a_sink_of_the_settings(fazt: Fazt, upstream: Upstream) -> None:
+    port = upstream.port
+    fazt("net", "allow", f"https://api.test:{port}", "--address", "127.0.0.1/32")
+    (fazt.folder / "data" / "fazt.toml").write_text('[telemetry.sqlite]\n[telemetry.jsonl]\npath = "net.jsonl"\n')
+    fazt("fetch", f"https://api.test:{port}/hello?token=SECRET")
+    fazt("fetch", "https://nobody.test/", expect=2)
+    found = fazt.json("stats")
+    assert (found["total"]["calls"], found["total"]["errors"], found["trips"]["trips"]) == (2, 1, 1)
+    told = [json.loads(line) for line in (fazt.folder / "data" / "net.jsonl").read_text().splitlines()]
+    assert [one["event_type"] for one in told] == ["net.request", "net.request.summary", "net.request.summary"]
+    assert told[1]["ttfb_ms"] > 0 and told[2]["reason"] == "host_not_granted"
+    assert not [name for name, data in fazt.files().items() if b"SECRET" in data]
+
+
+def test_a_telemetry_table_that_is_not_understood_stops_the_command(fazt: Fazt) -> None:
+    (fazt.folder / "data").mkdir(mode=0o700)
+    (fazt.folder / "data" / "fazt.toml").write_text("[telemetry.statsd]\n")
+    said = fazt("fetch", "https://nobody.test/", expect=1).err
+    assert "there is no sink 'statsd'" in said and "jsonl" in said
 
 
 def test_it_is_listed_with_the_commands(fazt: Fazt) -> None:

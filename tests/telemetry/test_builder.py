@@ -57,7 +57,7 @@ def test_a_redirect_resolves_against_the_request() -> None:
 
 
 @pytest.mark.parametrize("lib", [httpx, httpx2])
-def test_E11_status_and_version_come_from_the_response_of_the_exception(lib: Any) -> None:
+def test_R81_E11_status_and_version_come_from_the_response_of_the_exception(lib: Any) -> None:
     request = lib.Request("GET", "https://a.example/x?token=SECRET")
     response = lib.Response(503, request=request, extensions={"http_version": b"HTTP/1.1"})
     with pytest.raises(lib.HTTPStatusError) as failed:
@@ -175,7 +175,7 @@ def test_E11_hostile_values_break_nothing() -> None:
         (7, "unknown"),
     ],
 )
-def test_E10_hosts_are_one_form_or_unknown(given: object, host: str) -> None:
+def test_R80_E10_hosts_are_one_form_or_unknown(given: object, host: str) -> None:
     assert normal_host(given) == host
 
 

@@ -204,9 +204,18 @@ def test_trace_headers_without_an_exporter_are_those_of_the_program() -> None:
     assert sent["traceparent"][:52] == f"00-{ids}"
 
 
+def test_the_last_exporter_that_is_open_counts() -> None:
+    first, second = OtlpSink(signals=["traces"], sample=0.25), OtlpSink(signals=["traces"], sample=1.0)
+    second.close()
+    assert TRACING.ratio == 0.25
+    first.close()
+    first.close()
+    assert TRACING.ratio is None
+
+
 def test_the_ids_that_are_kept_are_bounded() -> None:
     tracing = Tracing()
-    tracing.ratio = 1.0
+    tracing.join(1.0)
     first = tracing.headers()["traceparent"]
     for _ in range(10_000):
         last = tracing.headers()["traceparent"]

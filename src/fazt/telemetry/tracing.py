@@ -13,7 +13,6 @@ import sys
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from types import ModuleType
 
 from fazt.core.call import Fields
 
@@ -32,14 +31,24 @@ class SpanIds:
 
 
 class Tracing:
-    """The trace context of one process.
-
-    `ratio` is None while nobody exports spans; otherwise the share of traces begun here that is exported.
-    """
+    """The trace context of one process."""
 
     def __init__(self) -> None:
-        self.ratio: float | None = None
+        self._ratios: list[float] = []
         self.forget()
+
+    @property
+    def ratio(self) -> float | None:
+        """The share of traces begun here that is exported; None while nobody exports spans."""
+        return self._ratios[-1] if self._ratios else None
+
+    def join(self, ratio: float) -> None:
+        """Note that somebody exports spans from now on."""
+        self._ratios.append(ratio)
+
+    def leave(self, ratio: float) -> None:
+        """Note that somebody stopped."""
+        self._ratios.remove(ratio)
 
     def forget(self) -> None:
         """Begin anew in a forked child."""
@@ -48,12 +57,11 @@ class Tracing:
 
     def headers(self) -> dict[str, str]:
         """Return what the next request should carry, {} when no trace is under way and none is exported."""
-        trace = sys.modules.get("opentelemetry.trace")
-        if trace is None:
-            return {}
-        if self.ratio is None:
-            return _injected()
-        return self._begun(trace, self.ratio)
+        ratio = self.ratio
+        if ratio is not None:
+            return self._begun(ratio)
+        # A program that has no spans has not imported it, and need not pay for it.
+        return _injected() if "opentelemetry.trace" in sys.modules else {}
 
     def ids(self, header: str) -> SpanIds:
         """Return where the span of a call belongs.
@@ -72,8 +80,10 @@ class Tracing:
             return SpanIds(_drawn(128), 0, 0, sampled)
         return SpanIds(int(found[2], 16), 0, int(found[3], 16), bool(int(found[4], 16) & 1))
 
-    def _begun(self, trace: ModuleType, ratio: float) -> dict[str, str]:
-        context = trace.get_current_span().get_span_context()
+    def _begun(self, ratio: float) -> dict[str, str]:
+        from opentelemetry.trace import get_current_span
+
+        context = get_current_span().get_span_context()
         state = ""
         if context.is_valid:
             flags = int(context.trace_flags) & 3  # sampled; and that the trace id is random, which stays true

@@ -252,7 +252,8 @@ def _after_fork() -> None:
 def _at_exit() -> None:
     deadline = time.monotonic() + _AT_EXIT
     for worker in sorted(_open, key=lambda one: one._name):  # feeders before what they feed
-        if worker._thread is not None or worker._items:
+        # One that was closed has had its time already.
+        if not worker._closed and (worker._thread is not None or worker._items):
             worker.flush(max(0.0, deadline - time.monotonic()))
 
 

@@ -84,8 +84,10 @@ class OtlpSink(Sink):
         self._trips: dict[str, list[Event]] = {}
         self._exporters: Exporters | None = None
         self._abandoned: list[object] = []
+        self._sample: float | None = None
         if "traces" in self._signals:
-            TRACING.ratio = sample
+            self._sample = sample
+            TRACING.join(sample)
             self.propagates = propagate
 
     def __repr__(self) -> str:  # headers hold credentials
@@ -112,8 +114,9 @@ class OtlpSink(Sink):
 
     def close(self) -> None:
         """Give up the connections to the collector."""
-        if "traces" in self._signals:
-            TRACING.ratio = None
+        if self._sample is not None:
+            TRACING.leave(self._sample)
+            self._sample = None
         if self._exporters is not None:
             self._exporters.close()
             self._exporters = None
