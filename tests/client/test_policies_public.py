@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.core.test_addresses_table import A5, BLOCKS, NAMED, expected
-from tests.fakes.calls import Ledger
 
 from fazt.client.policies import Policy, Rule, Secret
 from fazt.core import profiles
@@ -24,6 +22,8 @@ from fazt.engine.sync import Engine
 from fazt.errors import ConfigError, FaztError, Reason
 from fazt.net.sync import SyncWire
 from fazt.net.sync_resolve import SyncResolver
+from tests.core.test_addresses_table import A5, BLOCKS, NAMED, expected
+from tests.fakes.calls import Ledger
 
 REFUSED = [block for block, reachable in BLOCKS if not reachable] + NAMED + A5
 PUBLIC_V4, PUBLIC_V6 = "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"

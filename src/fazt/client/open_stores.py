@@ -138,8 +138,14 @@ class OpenStores:
         atexit.unregister(self.close)  # a forked child inherits the parent's
         atexit.register(self.close)
         pool = sys.modules.get("multiprocessing.util")
-        if pool is not None:  # its children end without atexit
-            pool.Finalize(None, self.close, exitpriority=_LAST)
+        if pool is not None:  # some of its children end without atexit
+            self._close_with_pool()
+            # What was registered before a child's own work begins, as when its arguments are unpickled, is dropped.
+            pool.register_after_fork(self, OpenStores._close_with_pool)
+
+    def _close_with_pool(self) -> None:
+        if self._open:
+            sys.modules["multiprocessing.util"].Finalize(None, self.close, exitpriority=_LAST)
 
 
 def _opened(directory: Path) -> Shared:

@@ -104,7 +104,7 @@ class _Reader:
         self._known(values, _TOP, "")
         ca_files = self._ca_files()
         secrets = {name: self._secret(name) for name in self._table("secrets")}
-        allow, deny = self._rules("allow"), self._rules("deny")
+        allow, deny, resolve = self._rules("allow"), self._rules("deny"), self._table("resolve")
         public = None
         if "public" in values:
             table = self._table("public")
@@ -114,9 +114,7 @@ class _Reader:
             except ConfigError as refused:
                 raise self._refused(refused, "public") from None
         try:
-            arguments = Arguments(
-                allow, deny, public, self._table("resolve"), ca_files, secrets, values.get("name", self._path.name)
-            )
+            arguments = Arguments(allow, deny, public, resolve, ca_files, secrets, values.get("name", self._path.name))
         except ConfigError as refused:
             in_table = "resolve" if refused.message.startswith("resolve") else ""
             key = next((key for key in ("name", "ca_file") if key.split("_")[0] in refused.message.lower()), None)

@@ -1,0 +1,125 @@
+"""While a process forks, no connection to SQLite is open: what a child opens then is its own in every respect."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from tests.client.forking import Parent, forked
+
+from fazt.stores.sqlite.database import Database
+from fazt.stores.sqlite.migrations import Migration
+
+THINGS = (Migration(1, "things", "CREATE TABLE things (a INTEGER) STRICT;"),)
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+def opened(path: Path) -> Database:
+    return Database(path, "things", migrations=THINGS)
+
+
+def add(database: Database, number: int) -> None:
+    with database.write() as connection:
+        connection.execute("INSERT INTO things VALUES (?)", (number,))
+
+
+def numbers(database: Database) -> list[int]:
+    with database.read() as connection:
+        return [row["a"] for row in connection.execute("SELECT a FROM things ORDER BY a")]
+
+
+def descriptors(path: Path) -> list[str]:
+    links = [f"/proc/self/fd/{entry}" for entry in os.listdir("/proc/self/fd")]
+    return [os.readlink(link) for link in links if os.path.islink(link) and str(path) in os.readlink(link)]
+
+
+def test_a_child_inherits_no_open_file_and_works_after_its_parent_has_closed(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    parents = opened(path)
+    add(parents, 1)
+
+    def child(parent: Parent) -> None:
+        inherited = descriptors(path)
+        mine = opened(path)
+        parent.say((inherited, numbers(mine)))
+        parent.wait()
+        add(mine, 3)
+        parent.say(numbers(mine))
+        parent.wait()
+
+    with forked(child) as far:
+        assert far.hear() == ([], [1])
+        add(parents, 2)
+        parents.close()  # with a lock that the child only believed to have, this would take its write-ahead log away
+        far.go()
+        assert far.hear() == [1, 2, 3]
+        with sqlite3.connect(path) as other:
+            assert other.execute("SELECT count(*) FROM things").fetchone() == (3,)
+        other.close()
+        far.go()
+
+
+def test_the_parent_goes_on_as_before(tmp_path: Path) -> None:
+    database = opened(tmp_path / "x.db")
+    for number in range(3):
+        with forked(lambda parent: parent.say("here")) as far:
+            assert far.hear() == "here"
+        add(database, number)
+    assert numbers(database) == [0, 1, 2]
+    database.close()
+
+
+def test_a_fork_waits_for_threads_inside_and_keeps_others_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    database = opened(path)
+    inside, go_on, written = threading.Event(), threading.Event(), threading.Event()
+
+    def write() -> None:
+        with database.write() as connection:
+            inside.set()
+            go_on.wait(30)
+            connection.execute("INSERT INTO things VALUES (1)")
+        written.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    inside.wait(30)
+
+    def child(parent: Parent) -> None:
+        parent.say((written.is_set(), descriptors(path)))
+
+    # the fork begins while the writer is inside, and can only come about after it is out
+    threading.Timer(0.05, go_on.set).start()
+    with forked(child) as far:
+        done, inherited = far.hear()
+    writer.join()
+    assert inherited == []
+    assert done or numbers(database) == [1]
+    assert numbers(database) == [1]
+    database.close()
+
+
+def test_who_forks_inside_a_transaction_waits_for_nobody(tmp_path: Path) -> None:
+    database = opened(tmp_path / "x.db")
+    with database.write() as connection:
+        connection.execute("INSERT INTO things VALUES (1)")
+        with forked(lambda parent: parent.say("here")) as far:
+            assert far.hear() == "here"
+        assert numbers(database) == []  # a read inside does not wait either
+    assert numbers(database) == [1]
+    database.close()
+
+
+def test_a_grandchild_is_not_held_up_by_what_its_grandparent_had(tmp_path: Path) -> None:
+    database = opened(tmp_path / "x.db")
+
+    def child(parent: Parent) -> None:
+        with forked(lambda inner: inner.say("grandchild")) as far:
+            parent.say(far.hear())
+
+    with forked(child) as far:
+        assert far.hear() == "grandchild"
+    database.close()
