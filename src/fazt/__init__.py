@@ -9,6 +9,7 @@ from fazt.errors import Code, ConfigError, FaztError, Reason
 if TYPE_CHECKING:
     from fazt import httpx, telemetry
     from fazt.client.api import delete, get, head, options, patch, post, put, request, stream
+    from fazt.client.cache import Cache
     from fazt.client.data_policy import DataPolicy
     from fazt.client.download import Download, adownload, adownload_many, download, download_many
     from fazt.client.download_error import DownloadError
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncClient",
     "AsyncTransport",
+    "Cache",
     "Client",
     "Code",
     "ConfigError",
@@ -64,6 +66,7 @@ __all__ = [
 
 _HOMES = {
     "client.api": "delete get head options patch post put request stream",
+    "client.cache": "Cache",
     "client.data_policy": "DataPolicy",
     "client.download": "Download adownload adownload_many download download_many",
     "client.download_error": "DownloadError",

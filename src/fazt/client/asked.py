@@ -21,7 +21,8 @@ STREAM_IDLE = 60.0
 """Seconds between two reads of a streamed body, unless the caller says otherwise."""
 
 _MEMO = 256
-_MODES = ("default", "bypass", "reload", "only-if-cached")
+MODES = ("default", "bypass", "validate", "reload", "only-if-cached")
+"""Uses of the response cache (`core.call.CacheMode`)."""
 
 
 class Asking(TypedDict, total=False):
@@ -126,8 +127,8 @@ def _bytes(name: str, value: Any) -> int | None:
 def _mode(name: str, value: Any) -> CacheMode:
     if value is None:
         return "default"
-    if value not in _MODES:
-        raise ValueError(f"{name} must be one of {', '.join(_MODES)}, not {value!r}")
+    if value not in MODES:
+        raise ValueError(f"{name} must be one of {', '.join(MODES)}, not {value!r}")
     return cast("CacheMode", value)
 
 

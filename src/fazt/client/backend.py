@@ -18,6 +18,7 @@ from fazt.errors import ConfigError
 from fazt.net.forked import abandon, renew
 
 if TYPE_CHECKING:
+    from fazt.client.cache import Cache
     from fazt.client.policies import Policy, PolicyChange
     from fazt.core.call import Fields, Profile
     from fazt.core.limits import Limits
@@ -45,7 +46,7 @@ class Setup:
         tls: what servers must prove.
         http2: whether HTTP/2 was asked for.
         sinks: where events go beside the policy's own log.
-        cache: the response cache, None for none beside what rules grant.
+        cache: the response cache, None for none.
         traffic: limits, breakers and retries, of hosts and of services; None for none.
         closing: what else is to be closed with the client.
     """
@@ -56,7 +57,7 @@ class Setup:
     tls: TlsConfig
     http2: bool = False
     sinks: tuple[Any, ...] = ()
-    cache: Any = None
+    cache: Cache | None = None
     traffic: Traffic | None = None
     closing: tuple[Callable[[], object], ...] = ()
 
@@ -187,7 +188,7 @@ class Backend(Generic[E]):
     def _shared(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if self.setup.cache is not None:
-            found["cache"] = self.setup.cache
+            found["cache"] = self.setup.cache.of(self.policy.id)
         if self.setup.traffic is not None:
             found["traffic"] = self.setup.traffic
         return found

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from fazt import __version__
 from fazt.client.arguments import pool_limits, refuse_bypasses, refuse_environment, tls_config
-from fazt.client.asked import CONNECT, NAMES, NOTHING, POOL, READ, WRITE, Asked, asked
+from fazt.client.asked import CONNECT, MODES, NAMES, NOTHING, POOL, READ, WRITE, Asked, asked
 from fazt.client.backend import Setup, as_tuple, policy_for
+from fazt.client.cache import cache_from
 from fazt.client.families import Family, family
 from fazt.client.intake import EXTENSION, Intake
 from fazt.core.profiles import CLIENT_REDIRECTS
@@ -68,7 +69,7 @@ def setup_of(
             tls=tls,
             http2=_http2(http2),
             sinks=as_tuple(sinks),
-            cache=_cache(cache),
+            cache=cache_from(cache),
             traffic=state,
             closing=closing,
         )
@@ -80,10 +81,6 @@ def setup_of(
 
 def _http2(wanted: bool) -> bool:
     return wanted
-
-
-def _cache(given: Any) -> Any:
-    return None if given is None or given is False else given
 
 
 def _traffic(
@@ -184,7 +181,7 @@ class Door:
         """Take the defaults of per-request options and the hooks out of `given`, and return them."""
         cache = given.get("cache")
         defaults = {name: given.pop(name) for name in NAMES & given.keys() if name != "cache"}
-        if isinstance(cache, str) and cache in ("default", "bypass", "reload", "only-if-cached"):
+        if isinstance(cache, str) and cache in MODES:
             defaults["cache"] = given.pop("cache")
         hooks = {name: given.pop(name) for name in _HOOK_NAMES & given.keys()}
         return asked(defaults, NOTHING), hooks

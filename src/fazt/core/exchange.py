@@ -246,10 +246,11 @@ def exchange(
             lookup: CacheRequest | None = None
             entry: Entry | None = None
             conditions: Fields = ()
-            if cache is not None and profile.cacheable and cached_here(cache, rule, hops):
+            ours = cache if cache is not None and profile.cacheable and cached_here(cache, rule, hops) else None
+            if ours is not None:
                 lookup = as_cached(
                     request,
-                    cache=cache,
+                    cache=ours,
                     policy=policy,
                     rule=rule,
                     method=method,
@@ -368,7 +369,7 @@ def exchange(
                     raise trouble
             step: Final | Follow | None = None
             assert head is not None
-            if cache is not None and method not in SAFE:
+            if ours is not None and method not in SAFE:
                 yield Invalidate(app, url, head)
             if options.follow and head.status in STATUSES:
                 visited.add((method, str(url)))
