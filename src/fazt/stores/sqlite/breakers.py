@@ -237,13 +237,13 @@ class Breakers:
     def _news(self) -> list[Row]:
         with self._database.read() as connection:
             (revision,) = connection.execute("SELECT revision FROM counter").fetchone()
+            first, self._first = self._first, False
             if revision == self._seen:
                 return []
             since = self._seen if revision > self._seen else 0  # another file stands there: all of it is new
             rows = connection.execute(
                 "SELECT * FROM circuits WHERE revision > ? ORDER BY revision", (since,)
             ).fetchall()
-        self._first, first = False, self._first
         self._seen = revision
         if first:
             long_ago = time.time() - _TOO_OLD
