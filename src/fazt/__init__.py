@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fazt.errors import Code, ConfigError, FaztError, Reason
+from fazt.version import __version__
 
 if TYPE_CHECKING:
     from fazt import httpx, telemetry
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from fazt.client.registry import aclose_client, close_client, get_async_client, get_client
     from fazt.client.rules import Rule, Secret
     from fazt.core.retry import RetryPolicy
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from fazt import __version__
+from fazt.version import __version__
 from fazt.client.arguments import pool_limits, refuse_bypasses, refuse_environment, tls_config
 from fazt.client.asked import CONNECT, MODES, NAMES, NOTHING, POOL, READ, WRITE, Asked, asked
 from fazt.client.backend import Setup, as_tuple, policy_for

@@ -139,8 +139,11 @@ class Again:
         delay: seconds to wait.
         retry_after: what the server asked for, in seconds.
         error: why the trip failed; None when its answer was not what was wanted.
+        method, url: what was asked for.
     """
 
+    method: str
+    url: Url
     delay: float
     retry_after: float | None = None
     error: FaztError | None = None

@@ -11,7 +11,6 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fazt import __version__
 from fazt.core import headers as fields_of
 from fazt.core.budget import Invocation, call_timeout, response_cap
 from fazt.core.cache.decision import ERRORS, UNREACHED, Found
@@ -60,6 +59,7 @@ from fazt.core.retry import retry_after_of, was_sent
 from fazt.core.rules import ANY_PORT, ANY_SCHEME, Allowed, Rule
 from fazt.core.url import Url, parse_url
 from fazt.errors import FaztError, Reason, StaleConnectionError
+from fazt.version import __version__
 
 if TYPE_CHECKING:
     from fazt.core.cache.responses import ResponseCache
@@ -354,7 +354,7 @@ def exchange(
                     if trouble is not None and not (entry is not None and trouble.reason in UNREACHED):
                         raise trouble
                     break
-                yield Again(decision.delay, _asked(head, trouble, wall), trouble)
+                yield Again(method, url, decision.delay, _asked(head, trouble, wall), trouble)
                 number += 1
                 record.number = number
                 record.status = None

@@ -200,7 +200,7 @@ class EngineBase(Generic[W]):
             case Invalidate(app, url, head):
                 self.cache.invalidate(app=app, url=url, status=head.status, fields=head.headers, now=self.wall())
             case Discard(earlier, method, url, fields):
-                lease.end_trip(self.clock(), earlier=earlier, redirect=url.redacted())
+                lease.end_trip(self.clock(), earlier.method, earlier.url, earlier=earlier, redirect=url.redacted())
                 if request.between is None:
                     return None
                 try:
@@ -215,7 +215,9 @@ class EngineBase(Generic[W]):
         return None
 
     def _again(self, asked: Again, lease: Lease[Any]) -> float:
-        lease.end_trip(self.clock(), error=asked.error, retry_after=asked.retry_after, delay=asked.delay)
+        lease.end_trip(
+            self.clock(), asked.method, asked.url, error=asked.error, retry_after=asked.retry_after, delay=asked.delay
+        )
         return asked.delay
 
     def _begin_trip(self, order: Send, lease: Lease[Any]) -> None:

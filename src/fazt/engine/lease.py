@@ -9,6 +9,7 @@ from fazt.core.call import Earlier, ResponseHead
 from fazt.core.injection import Scrubber
 from fazt.core.record import Attempt, CallRecord
 from fazt.core.retry import retry_after_of
+from fazt.core.url import Url
 from fazt.errors import CallerError, FaztError, OperatorError, Reason
 
 if TYPE_CHECKING:
@@ -179,6 +180,8 @@ class Lease(Generic[C]):
     def end_trip(
         self,
         now: float,
+        method: str,
+        url: Url,
         *,
         earlier: Earlier | None = None,
         redirect: str | None = None,
@@ -192,16 +195,15 @@ class Lease(Generic[C]):
             connection, self.connection = self.connection, None
             connection.abort()
         self.let_go()
-        url = earlier.url if earlier is not None else None
         trip = Attempt(
             record.attempt_ts if record.attempt_ts is not None else record.ts,
             len(record.redirects) + (earlier is None),
             record.number,
-            earlier.method if earlier is not None else record.method,
-            url.scheme if url is not None else record.scheme,
-            url.host if url is not None else record.host,
-            url.port if url is not None else record.port,
-            url.path if url is not None else record.path,
+            method,
+            url.scheme,
+            url.host,
+            url.port,
+            url.path,
             earlier.head.status if earlier is not None else record.status,
             error.code.value if error is not None else None,
             error.reason.value if error is not None else None,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fazt import __version__
+from fazt.version import __version__
 from fazt.core import profiles
 from fazt.core.budget import Invocation
 from fazt.core.call import Fields, Request

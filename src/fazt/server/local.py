@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fazt import __version__
+from fazt.version import __version__
 from fazt.app import Functions, functions_for, listeners
 from fazt.functions.model import FailureKind, InvocationFailure
 from fazt.server.context import ServerContext

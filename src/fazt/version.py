@@ -1,0 +1,3 @@
+"""The version of this package, where every room may read it without loading anything else."""
+
+__version__ = "0.1.0"
