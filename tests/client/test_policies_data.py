@@ -16,12 +16,15 @@ import pytest
 from fazt import config
 from fazt.client.data_policy import DataPolicy
 from fazt.client.open_stores import STORES
+from fazt.client.own_listeners import OwnListeners
 from fazt.client.policies import Policy, PolicyChange
+from fazt.core.addresses import judge
 from fazt.core.exchange import judge_rule
 from fazt.core.record import CallRecord
 from fazt.core.rules import expand_target
 from fazt.core.url import parse_url
 from fazt.errors import ConfigError, FaztError, Reason, StoreError
+from fazt.stores.announcement import announced
 from fazt.stores.sqlite.secret_rows import NewSecret
 from fazt.stores.sqlite.store import Store
 from tests.client.forking import Parent, forked
@@ -239,6 +242,30 @@ def test_explain_names_the_command(data: str) -> None:
     assert policy.explain("https://x.com/v1", "POST").allowed
     assert not policy.explain("https://x.com/v1", "POST", app="other").allowed
     assert policy.explain("https://x.com/v1", "POST", app="not a name!").fix is None
+    policy.close()
+
+
+def test_the_server_of_the_directory_is_reached_under_no_rule(data: str) -> None:
+    policy = DataPolicy(settings=config.load(data=data, environ={}, resolve="x.com=127.0.0.1 y.com=127.0.0.2"))
+    for host in ("x.com", "y.com"):
+        rules = expand_target(f"http://{host}:7878", scope="", addresses=["127.0.0.0/8"])
+        policy.store.rules.allow(rules, frozenset({"addresses"}))
+    assert policy.store.source.refresh()
+    assert list(policy.own_listeners) == []
+    assert policy.explain("http://x.com:7878/").allowed
+    with announced(Path(data)) as file:
+        file.write("http://0.0.0.0:7878", [("0.0.0.0", 7878)])
+        other = OwnListeners(Path(data))
+        assert ("127.0.0.1", 7878) in other
+        assert ("127.0.0.1", 7879) not in other
+        assert len(other) > 1
+        for host in ("x.com", "y.com"):
+            with pytest.raises(FaztError) as caught:
+                judge(policy.resolve[host], port=7878, grant=("127.0.0.0/8",), own=other)
+            assert caught.value.reason is Reason.OWN_LISTENER
+        policy._set("_own", other)  # else it is found within half a second
+        found = policy.explain("http://x.com:7878/")
+        assert (found.reason, found.fix) == (Reason.OWN_LISTENER, None)
     policy.close()
 
 

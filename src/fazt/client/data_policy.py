@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fazt import config
 from fazt.client.open_stores import STORES, Shared
+from fazt.client.own_listeners import OwnListeners
 from fazt.client.policies import Policy, PolicyChange, Stop, Watcher
 from fazt.client.policy_arguments import Arguments
 from fazt.errors import ConfigError, FaztError, OperatorError, Reason, StoreError
@@ -45,9 +46,10 @@ class DataPolicy(Policy):
         StoreError: the directory cannot be opened.
     """
 
-    __slots__ = ("_app", "_data", "_rooms", "_settings", "_shared", "_static", "_stopped", "_watchers")
+    __slots__ = ("_app", "_data", "_own", "_rooms", "_settings", "_shared", "_static", "_stopped", "_watchers")
     _app: str | None
     _data: str | None
+    _own: OwnListeners
     _rooms: _Rooms
     _settings: config.Settings
     _shared: Shared | None
@@ -69,6 +71,7 @@ class DataPolicy(Policy):
         self._set("_settings", settings)
         self._set("_static", parse_resolve(settings.resolve))
         self._set("_arguments", Arguments((), (), None, None, settings.ca_files, None, app or ""))
+        self._set("_own", OwnListeners(settings.data))
         self._set("_rooms", _Rooms(self))
         self._set("_watchers", [])
         self._set("_stopped", False)
@@ -121,6 +124,11 @@ class DataPolicy(Policy):
     def ca_files(self) -> tuple[Path, ...]:
         """PEM files of the settings."""
         return self._settings.ca_files
+
+    @property
+    def own_listeners(self) -> OwnListeners:
+        """Listeners of the server that runs on the directory, as they are when a connection is made."""
+        return self._own
 
     @property
     def limits(self) -> Limits:

@@ -6,7 +6,7 @@ Every kind gives the engine one immutable snapshot (`current`) and keeps the val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -199,6 +199,11 @@ class Policy:
         return self._made.ca_files
 
     @property
+    def own_listeners(self) -> Collection[tuple[str, int]]:
+        """(address, port) of fazt's own listeners, which no rule lets a call reach; for the wire."""
+        return ()
+
+    @property
     def limits(self) -> Limits:
         """The limits that hold for its calls."""
         return self.current.limits
@@ -269,7 +274,7 @@ class Policy:
         from fazt import hardware
         from fazt.core.remedy import World
 
-        return World(self.resolve, frozenset(), frozenset(hardware.interface_addresses()))
+        return World(self.resolve, frozenset(self.own_listeners), frozenset(hardware.interface_addresses()))
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
