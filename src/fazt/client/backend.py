@@ -215,6 +215,7 @@ class Backend(Generic[E]):
         return {
             "tls": self.setup.tls,
             "limits": self.setup.pool,
+            "own_listeners": self.policy.own_listeners,
             "local_addresses": frozenset(hardware.interface_addresses()),
         }
 
@@ -224,7 +225,8 @@ class Backend(Generic[E]):
 
     def _take_back(self, change: PolicyChange) -> None:
         engine = self.engine
-        engine.wire.drop_idle(lambda target: still_granted(change.new, target))
+        wire: Any = engine.wire
+        wire.drop_idle(lambda target: still_granted(change.new, target))
         if change.hosts is None:
             engine.cache.clear()
         else:
@@ -233,17 +235,18 @@ class Backend(Generic[E]):
 
     def introspect(self) -> dict[str, Any]:
         """Return what this client really uses: its pool, TLS configuration, policy, protocol."""
-        pool = self.engine.wire.pool
+        wire: Any = self.engine.wire
+        pool = wire.pool
         limits = pool.limits
         return {
             "pool": {
                 "max_connections": limits.connections or None,
                 "max_idle": limits.total,
                 "idle_expiry": limits.expiry,
-                "open": len(self.engine.wire.live),
+                "open": len(wire.live),
                 "idle": len(pool),
             },
-            "tls": self.engine.wire.tls_id,
+            "tls": wire.tls_id,
             "policy": self.policy.id,
             "revision": self.policy.current.revision,
             "app": self.policy.app_id or None,
@@ -257,7 +260,8 @@ class Backend(Generic[E]):
             self._stop()
             self._stop = None
         if "engine" in self.__dict__:
-            self.engine.wire.drop_idle(lambda target: False)
+            wire: Any = self.engine.wire
+            wire.drop_idle(lambda target: False)
 
     def _leave(self) -> None:
         """Stop watching, write what waits, give the policy back."""
