@@ -26,7 +26,7 @@ class AsyncTransport(AsyncCarrier, httpx.AsyncBaseTransport):
     _library = "httpx"
 
 
-class Client(SyncDoor, httpx.Client):
+class Client(SyncDoor[httpx.Request, httpx.Response], httpx.Client):
     """An `httpx.Client` under a policy."""
 
     _library = "httpx"
@@ -35,7 +35,7 @@ class Client(SyncDoor, httpx.Client):
         return Transport.of(intake)
 
 
-class AsyncClient(AsyncDoor, httpx.AsyncClient):
+class AsyncClient(AsyncDoor[httpx.Request, httpx.Response], httpx.AsyncClient):
     """An `httpx.AsyncClient` under a policy."""
 
     _library = "httpx"

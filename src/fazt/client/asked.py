@@ -134,7 +134,7 @@ def _mode(name: str, value: Any) -> CacheMode:
 
 def _retry(name: str, value: Any) -> RetryPolicy | Literal[False] | None:
     if value is None or value is False:
-        return cast("Literal[False] | None", value)
+        return value
     from fazt.core.retry import RetryPolicy
 
     if not isinstance(value, RetryPolicy):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Self
 
 from fazt.client.backend import AsyncBackend
-from fazt.client.door import UNSET, Door, refuse_body, setup_of
+from fazt.client.door import UNSET, Door, Q, R, refuse_body, setup_of
 from fazt.client.failures import translate
 from fazt.client.incoming import streaming, whole
 from fazt.client.intake import Intake
@@ -18,7 +18,7 @@ from fazt.errors import FaztError, Reason
 _clock = time.perf_counter
 
 
-class AsyncDoor(Door):
+class AsyncDoor(Door[Q, R]):
     """Everything of `fazt.AsyncClient` that is not httpx's own."""
 
     def __init__(self, **arguments: Any) -> None:
@@ -43,7 +43,7 @@ class AsyncDoor(Door):
     def _carrier(self, intake: Intake) -> Any:
         raise NotImplementedError
 
-    async def request(self, method: str, url: Any, **options: Any) -> Any:
+    async def request(self, method: str, url: Any, **options: Any) -> R:
         """Send a request and read its answer; options as `build_request`, and `auth`, `follow_redirects`.
 
         Raises:
@@ -54,7 +54,7 @@ class AsyncDoor(Door):
         return await self.send(self.build_request(method, url, **options), auth=auth, follow_redirects=follow)
 
     @contextlib.asynccontextmanager
-    async def stream(self, method: str, url: Any, **options: Any) -> AsyncIterator[Any]:
+    async def stream(self, method: str, url: Any, **options: Any) -> AsyncIterator[R]:
         """Send a request and give its answer when the head has come; the body is read from it as it comes.
 
         There is an idle limit (`timeout.read`, 60 s unless set), and no total one unless `deadline=` sets it.
@@ -62,7 +62,7 @@ class AsyncDoor(Door):
         auth = options.pop("auth", UNSET)
         follow = options.pop("follow_redirects", UNSET)
         request = self.build_request(method, url, **options)
-        response = await self.send(request, auth=auth, follow_redirects=follow, stream=True)
+        response: Any = await self.send(request, auth=auth, follow_redirects=follow, stream=True)
         try:
             yield response
         finally:
@@ -70,7 +70,7 @@ class AsyncDoor(Door):
 
     async def send(
         self, request: Any, *, stream: bool = False, auth: Any = UNSET, follow_redirects: Any = UNSET, **options: Any
-    ) -> Any:
+    ) -> R:
         """Send a request that was built before; options are fazt's own (`secret`, `deadline`, `max_bytes`, …)."""
         known = self._family
         self._open(known)
@@ -85,10 +85,10 @@ class AsyncDoor(Door):
             auth = unset
         if (auth is None or (auth is unset and self._auth is None)) and not request.url.userinfo:
             if self._hooks is None:
-                return await self._call(request, follow=follow_redirects, history=[], stream=stream)
-            return await self._go(request, follow=follow_redirects, history=[], stream=stream)
+                return await self._call(request, follow=follow_redirects, history=[], stream=stream)  # type: ignore[no-any-return]
+            return await self._go(request, follow=follow_redirects, history=[], stream=stream)  # type: ignore[no-any-return]
         flow = self._build_request_auth(request, auth)
-        return await self._authenticated(request, flow, follow=follow_redirects, stream=stream)
+        return await self._authenticated(request, flow, follow=follow_redirects, stream=stream)  # type: ignore[no-any-return]
 
     async def _authenticated(self, request: Any, auth: Any, *, follow: bool, stream: bool) -> Any:
         """Send what an authentication asks for until it is content."""
@@ -180,35 +180,35 @@ class AsyncDoor(Door):
     async def _send_single_request(self, request: Any) -> Any:
         return await self._go(request, follow=False, history=[], stream=True)
 
-    def get(self, url: Any, **options: Any) -> Any:
+    def get(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
         """Send a GET request; options as `request`."""
         refuse_body("get", options)
         return self.request("GET", url, **options)
 
-    def options(self, url: Any, **options: Any) -> Any:
+    def options(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
         """Send an OPTIONS request; options as `request`."""
         refuse_body("options", options)
         return self.request("OPTIONS", url, **options)
 
-    def head(self, url: Any, **options: Any) -> Any:
+    def head(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
         """Send a HEAD request; options as `request`."""
         refuse_body("head", options)
         return self.request("HEAD", url, **options)
 
-    def delete(self, url: Any, **options: Any) -> Any:
+    def delete(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
         """Send a DELETE request; options as `request`."""
         refuse_body("delete", options)
         return self.request("DELETE", url, **options)
 
-    def post(self, url: Any, **options: Any) -> Any:
+    def post(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
         """Send a POST request; options as `request`."""
         return self.request("POST", url, **options)
 
-    def put(self, url: Any, **options: Any) -> Any:
+    def put(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
         """Send a PUT request; options as `request`."""
         return self.request("PUT", url, **options)
 
-    def patch(self, url: Any, **options: Any) -> Any:
+    def patch(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
         """Send a PATCH request; options as `request`."""
         return self.request("PATCH", url, **options)
 

@@ -6,9 +6,8 @@ import contextlib
 import copy
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from fazt.version import __version__
 from fazt.client.arguments import pool_limits, refuse_bypasses, refuse_environment, tls_config
 from fazt.client.asked import CONNECT, MODES, NAMES, NOTHING, POOL, READ, WRITE, Asked, asked
 from fazt.client.backend import Setup, as_tuple, policy_for
@@ -17,6 +16,7 @@ from fazt.client.families import Family, family
 from fazt.client.intake import EXTENSION, Intake
 from fazt.core.profiles import CLIENT_REDIRECTS
 from fazt.errors import ConfigError
+from fazt.version import __version__
 
 if TYPE_CHECKING:
     from fazt.client.policies import Policy
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from fazt.core.traffic import Traffic
     from fazt.telemetry.hooks import Hooks
 
+Q = TypeVar("Q")
+"""The library's request."""
+R = TypeVar("R")
+"""The library's response."""
 UNSET: Any = object()
 """In place of an argument that was not given."""
 USER_AGENT = f"fazt/{__version__}"
@@ -115,7 +119,7 @@ def _traffic(
     return (None if made.idle else made), ()
 
 
-class Door:
+class Door(Generic[Q, R]):
     """The part of a client that knows neither threads nor loops. `_library` names the family of its subclass."""
 
     _library: ClassVar[str]
@@ -143,12 +147,12 @@ class Door:
         _params: Any
         _state: Any
 
-        def _merge_headers(self, headers: Any) -> Any: ...
-        def _merge_cookies(self, cookies: Any) -> Any: ...
-        def _merge_url(self, url: Any) -> Any: ...
-        def _build_request_auth(self, request: Any, auth: Any) -> Any: ...
-        def _build_redirect_request(self, request: Any, response: Any) -> Any: ...
-        def _set_timeout(self, request: Any) -> None: ...
+        _merge_headers: Callable[..., Any]
+        _merge_cookies: Callable[..., Any]
+        _merge_url: Callable[..., Any]
+        _build_request_auth: Callable[..., Any]
+        _build_redirect_request: Callable[..., Any]
+        _set_timeout: Callable[..., None]
 
     @classmethod
     def _family_of(cls) -> Family:
@@ -157,7 +161,7 @@ class Door:
     def _httpx_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """Take the arguments of httpx's own constructor out of `given`, with fazt's defaults, and return them."""
         library = self._family_of().library
-        arguments = {
+        arguments: dict[str, Any] = {
             name: given.pop(name)
             for name in (
                 "auth",
@@ -230,7 +234,7 @@ class Door:
         other._state = self._family.unopened
         return other
 
-    def build_request(self, method: str, url: Any, **options: Any) -> Any:
+    def build_request(self, method: str, url: Any, **options: Any) -> Q:
         """Build a request as httpx does; fazt's own options go into its extensions.
 
         Args:
@@ -251,8 +255,10 @@ class Door:
             extensions["timeout"] = given.as_dict()
         method = method.upper()
         if options.keys() <= {"headers", "cookies"} and method in _BODILESS and not self._params:
-            return self._bodiless(method, url, options.get("headers"), options.get("cookies"), extensions)
-        return super().build_request(method, url, extensions=extensions, **options)  # type: ignore[misc]
+            made: Q = self._bodiless(method, url, options.get("headers"), options.get("cookies"), extensions)
+        else:
+            made = super().build_request(method, url, extensions=extensions, **options)  # type: ignore[misc]
+        return made
 
     def _extensions(self, options: dict[str, Any]) -> dict[str, Any]:
         """Take fazt's options and the extensions out of `options`; return the extensions with both in them."""

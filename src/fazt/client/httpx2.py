@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 import httpx2
@@ -26,7 +27,7 @@ class AsyncTransport(AsyncCarrier, httpx2.AsyncBaseTransport):
     _library = "httpx2"
 
 
-class Client(SyncDoor, httpx2.Client):
+class Client(SyncDoor[httpx2.Request, httpx2.Response], httpx2.Client):
     """An `httpx2.Client` under a policy."""
 
     _library = "httpx2"
@@ -34,12 +35,12 @@ class Client(SyncDoor, httpx2.Client):
     def _carrier(self, intake: Intake) -> Any:
         return Transport.of(intake)
 
-    def query(self, url: Any, **options: Any) -> Any:
+    def query(self, url: Any, **options: Any) -> httpx2.Response:
         """Send a QUERY request; options as `request`."""
         return self.request("QUERY", url, **options)
 
 
-class AsyncClient(AsyncDoor, httpx2.AsyncClient):
+class AsyncClient(AsyncDoor[httpx2.Request, httpx2.Response], httpx2.AsyncClient):
     """An `httpx2.AsyncClient` under a policy."""
 
     _library = "httpx2"
@@ -47,6 +48,6 @@ class AsyncClient(AsyncDoor, httpx2.AsyncClient):
     def _carrier(self, intake: Intake) -> Any:
         return AsyncTransport.of(intake)
 
-    def query(self, url: Any, **options: Any) -> Any:
+    def query(self, url: Any, **options: Any) -> Coroutine[Any, Any, httpx2.Response]:
         """Send a QUERY request; options as `request`."""
         return self.request("QUERY", url, **options)

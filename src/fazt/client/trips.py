@@ -29,7 +29,7 @@ class Trip:
 
     __slots__ = ("door", "history", "request")
 
-    def __init__(self, door: Door, request: Any, history: list[Any]) -> None:
+    def __init__(self, door: Door[Any, Any], request: Any, history: list[Any]) -> None:
         self.door = door
         self.request = request
         self.history = history
