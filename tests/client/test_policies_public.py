@@ -259,3 +259,68 @@ def test_explain_knows_it() -> None:
 
 def _no_socket(*_args: object, **_kwargs: object) -> Any:
     raise AssertionError("a socket was made")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1/", Reason.IP_LITERAL),
+        ("http://169.254.169.254/latest/meta-data/", Reason.IP_LITERAL),
+        ("http://2130706433/", Reason.IP_LITERAL),
+        ("http://0x7f.1/", Reason.IP_LITERAL),
+        ("http://localhost/", Reason.PRIVATE_ADDRESS),
+        ("http://intranet.corp/", Reason.PRIVATE_ADDRESS),
+        ("http://metadata.corp/", Reason.PRIVATE_ADDRESS),
+    ],
+)
+def test_D12_loopback_metadata_and_private_addresses_are_refused(url: str, reason: Reason) -> None:
+    policy = Policy.public(
+        resolve={"intranet.corp": ["10.1.2.3"], "metadata.corp": ["169.254.169.254"], "localhost": ["127.0.0.1"]}
+    )
+    refused, ledger = called(policy, url, [])
+    assert refused.reason is reason
+    assert len(ledger.rows) == 1
+
+
+@pytest.mark.parametrize("https_only", [False, True])
+def test_D13_no_url_is_sent_to_another_port_or_scheme_than_it_says(https_only: bool) -> None:
+    policy = Policy.public(ports=[80, 443, 8080], https_only=https_only)
+    wanted = Reason.SCHEME_NOT_ALLOWED if https_only else PUBLIC_RULE
+    assert decided(policy, "http://example.com:8080/") == wanted
+    assert decided(policy, "http://example.com/") == wanted
+    if not https_only:
+        rule = judge_rule(policy.current, app="", url=parse_url("http://example.com:8080/"), method="GET")
+        assert (rule.scheme, rule.port) == ("http", 8080)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://[::1]/", Reason.IP_LITERAL),  # D14
+        ("https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]:8443/", Reason.IP_LITERAL),  # D14
+        ("https://example.com:99999/", Reason.BAD_URL),  # D15
+        ("https://example.com:port/", Reason.BAD_URL),  # D15
+        ("https://example.com\\@evil.example/", Reason.BAD_URL),  # D16
+        ("https://exam\tple.com/", Reason.BAD_URL),  # D16
+        ("https://user:pw@example.com/", Reason.USERINFO),  # D16
+    ],
+)
+def test_D14_D15_D16_what_cannot_be_read_in_one_way_is_refused_by_a_coded_error(url: str, reason: Reason) -> None:
+    refused, _ = called(Policy.public(), url, ["10.0.0.1"])
+    assert refused.reason is reason
+    found = Policy.public().explain(url)
+    assert (found.allowed, found.reason) == (False, reason)
+
+
+def test_D16_names_are_those_of_idna_2008() -> None:
+    assert parse_url("https://faß.example/").host == "xn--fa-hia.example"
+    policy = Policy.public(deny=["faß.example"])
+    assert decided(policy, "https://xn--fa-hia.example/") is Reason.DENIED_BY_RULE
+    assert decided(policy, "https://fass.example/") == PUBLIC_RULE
+
+
+def test_D17_the_policy_object_decides_and_not_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("false", "true", "0"):
+        monkeypatch.setenv("ENFORCE_HTTPS_URLS", value)
+        assert decided(Policy.public(), "http://example.com/") == PUBLIC_RULE
+        assert decided(Policy.public(https_only=True), "http://example.com/") is Reason.SCHEME_NOT_ALLOWED
