@@ -260,6 +260,31 @@ def test_REQ_C11_what_was_not_sent_gives_its_token_back_once() -> None:
     assert given.stats(0.0)["limits"][0]["attempts"] == 1
 
 
+def test_a_cancelled_request_that_was_sent_keeps_its_token_spent_and_frees_its_trial() -> None:
+    given = traffic(rate="1/minute", wait=0, breaker={"fail_max": 1})
+    attempt = given.enter(HOST, now=0.0)
+    attempt.spend()
+    attempt.refund(0.0)
+    refused(given, 0.0, reason=Reason.HOST_RATE)
+    go(given, 60.0, 503)
+    trial = given.enter(HOST, now=120.0)
+    trial.spend()
+    trial.refund(120.0)
+    assert given.enter(HOST, now=180.0).state == "half_open"
+
+
+def test_a_retry_is_told_whether_its_turn_would_come_too_late() -> None:
+    given = traffic(rate="1/10second", wait=5)
+    go(given, 0.0)
+    assert not given.closed_for(HOST, now=1.0)
+    assert given.closed_for(HOST, now=5.0)
+    assert not given.closed_for(HOST, now=5.0, left=5.0)
+    assert given.closed_for(HOST, now=1.0, method="HEAD")
+    assert given.closed_for("other.test", now=1.0)
+    assert given.stats(5.0)["totals"] == {**given.stats(5.0)["totals"], "headSkipped": 0, "refusedByRate": 0}
+    assert go(given, 5.0).wait == 5.0  # asking planned nothing
+
+
 def test_REQ_C9_other_settings_act_on_live_meters_and_circuits() -> None:
     given = traffic(rate="100/minute", wait=0, breaker=True)
     for _ in range(3):

@@ -348,7 +348,12 @@ def exchange(
                     # a refusal of the next trip would hide what became of this one
                     traffic is not None
                     and not traffic.closed_for(
-                        url.host, service=options.service, role=options.role, now=moment + decision.delay
+                        url.host,
+                        service=options.service,
+                        role=options.role,
+                        method=method,
+                        now=moment + decision.delay,
+                        left=deadline - moment - decision.delay,
                     )
                 ):
                     if trouble is not None and not (entry is not None and trouble.reason in UNREACHED):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fazt.core.breaker import Key
 from fazt.core.rates import Adaptation, Aimd, Bucket, Limit, Windows, plan
@@ -40,14 +40,18 @@ class Metered:
         """Tell whether it is no different from a new one."""
         return self.meter.idle(now) and (self.adaptation is None or self.adaptation.idle(now))
 
+    @property
+    def rate(self) -> str:
+        """Its setting, as people write it."""
+        return "; ".join(map(str, self.setting)) if isinstance(self.setting, tuple) else str(self.setting)
+
     def describe(self, now: float) -> dict[str, Any]:
         """Return it as `Traffic.stats` shows it."""
-        rates = "; ".join(map(str, self.setting)) if isinstance(self.setting, tuple) else str(self.setting)
         return {
             "kind": self.key.kind,
             "name": self.key.name,
             "role": self.key.role,
-            "rate": rates,
+            "rate": self.rate,
             "share": round(self.adaptation.adjusted(now), 4) if self.adaptation is not None else 1.0,
             "steps": self.adaptation.steps if self.adaptation is not None else 0,
             "attempts": self.acquired,
@@ -129,6 +133,19 @@ class Meters:
         return metered
 
 
+class Late(NamedTuple):
+    """The turn of a request comes too late: after so many seconds, because of this meter."""
+
+    wait: float
+    metered: Metered
+
+
+def too_late(meters: list[Metered], *, now: float, left: float) -> Late | None:
+    """Return why a request would be refused, None when it would not. Arguments as of `take`."""
+    found = _planned(meters, now, left)
+    return found if isinstance(found, Late) else None
+
+
 def take(meters: list[Metered], *, now: float, left: float) -> float:
     """Plan one request in all meters, or in none; return when it may be sent, monotonic seconds.
 
@@ -140,26 +157,34 @@ def take(meters: list[Metered], *, now: float, left: float) -> float:
     Raises:
         FaztError: `host_rate`: its turn comes later than one of them, or the deadline, lets it wait.
     """
-    at = plan([metered.meter for metered in meters], now)
-    wait = at - now
-    if wait > 0:
-        patience = max(metered.patience for metered in meters)
-        late = [metered for metered in meters if metered.meter.due(now) - now > metered.patience]
-        if late or wait > patience or wait >= left:
-            slowest = late[0] if late else max(meters, key=lambda metered: metered.meter.due(now))
-            slowest.blocked += 1
-            key = slowest.key
-            raise FaztError(
-                Reason.HOST_RATE,
-                f"the rate limit for this {key.kind} is reached",
-                retry_after=wait,
-                detail=f"{key}: {slowest.describe(now)['rate']}",
-            )
+    at = _planned(meters, now, left)
+    if isinstance(at, Late):
+        metered = at.metered
+        metered.blocked += 1
+        raise FaztError(
+            Reason.HOST_RATE,
+            f"the rate limit for this {metered.key.kind} is reached",
+            retry_after=at.wait,
+            detail=f"{metered.key}: {metered.rate}",
+        )
     for metered in meters:
         metered.meter.take(at, now)
         metered.acquired += 1
-        metered.waited += wait
+        metered.waited += at - now
     return at
+
+
+def _planned(meters: list[Metered], now: float, left: float) -> float | Late:
+    at = plan([metered.meter for metered in meters], now)
+    wait = at - now
+    if wait <= 0:
+        return at
+    # Each meter is asked for itself: what one lets wait for long does not make another more patient, nor less.
+    waits = [(metered.meter.due(now) - now, metered) for metered in meters]
+    late = next((metered for own, metered in waits if own > metered.patience), None)
+    if late is None and wait <= max(metered.patience for metered in meters) and wait < left:
+        return at
+    return Late(wait, late or max(waits, key=lambda pair: pair[0])[1])
 
 
 def give_back(meters: list[Metered], at: float) -> None:

@@ -8,12 +8,12 @@ For each attempt (every hop of a redirect and every retry is one; a cache hit is
     if attempt.wait:
         sleep(attempt.wait)
         attempt.recheck(now)
-    ...                                                       # connect, send, read the head
+    ...                                                       # connect (`attempt.spend()`), send, read the head
     attempt.settle(status=status, retry_after=seconds, now=now)
     attempt.refund(now)                                       # in a `finally`: does nothing after `settle`
 
 `traffic.idle` says that none of this has any effect. A retry is an attempt like any other; where `enter` refuses one,
-the answer or failure that asked for it is what the caller gets (`closed_for` tells before the answer is let go).
+the answer or failure that asked for it is what the caller gets: `closed_for` tells before the answer is let go.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["Pass", "Place", "Traffic", "TrafficConfig"]
 class Pass:
     """One admitted network attempt: ended by `settle` or by `refund`, whichever comes first."""
 
-    __slots__ = ("_at", "_meters", "_over", "_permits", "_traffic", "_units", "state", "wait")
+    __slots__ = ("_at", "_meters", "_over", "_permits", "_spent", "_traffic", "_units", "state", "wait")
 
     def __init__(self, traffic: Traffic, units: list[Unit], meters: list[Metered], *, at: float, now: float) -> None:
         self._traffic = traffic
@@ -49,6 +49,7 @@ class Pass:
         self._at = at
         self._over = not (units or meters)
         self._permits: list[int] = []
+        self._spent = False
         self.wait = max(0.0, at - now)
         """Seconds to sleep before sending."""
         self.state = ""
@@ -81,8 +82,15 @@ class Pass:
         if not self._over:
             self._traffic._settle(self, now=now, status=status, reason=reason, retry_after=retry_after)
 
+    def spend(self) -> None:
+        """Note that the host is being asked: from here on `refund` keeps the tokens."""
+        self._spent = True
+
     def refund(self, now: float) -> None:
-        """Give everything back: nothing was sent, or it was cancelled and says nothing about the host."""
+        """End an attempt that says nothing about the host: not made, refused by a policy, or cancelled.
+
+        Trials go back, and tokens too unless they were spent.
+        """
         if not self._over:
             self._traffic._refund(self)
 
@@ -234,11 +242,24 @@ class Traffic:
                 totals.waited_ms += (at - now) * 1000
             return Pass(self, units, meters, at=at, now=now)
 
-    def closed_for(self, host: str, *, now: float, service: str = "", role: str = "") -> bool:
-        """Tell whether the circuits would let an attempt through at that moment, as far as is known by now."""
+    def closed_for(
+        self,
+        host: str,
+        *,
+        now: float,
+        service: str = "",
+        role: str = "",
+        method: str = "GET",
+        left: float = math.inf,
+    ) -> bool:
+        """Tell whether `enter` would admit an attempt at that moment, as far as is known by now: nothing is open, and
+        its turn comes soon enough. Arguments as of `enter`."""
         with self._lock:
             units = self._circuits.units(self._rules, host=host, service=service, role=role)
-            return circuits_of.refused(units, now) is None
+            if circuits_of.refused(units, now) is not None:
+                return False
+            meters = self._measured_by(host, service, role, method, now, count=False)
+            return meters_of.too_late(meters, now=now, left=left) is None
 
     def open_circuit(
         self, *, seconds: float, now: float, host: str = "", service: str = "", role: str = "", reason: str = ""
@@ -274,12 +295,14 @@ class Traffic:
         ]
         return {"totals": _camel(totals), "limits": limits, "breakers": breakers, "places": places}
 
-    def _measured_by(self, host: str, service: str, role: str, method: str, now: float) -> list[Metered]:
+    def _measured_by(
+        self, host: str, service: str, role: str, method: str, now: float, *, count: bool = True
+    ) -> list[Metered]:
         rules, found = self._rules, list[Metered]()
         of_host, of_role, _, _ = rules.limits(host, role)
         named = [(limit, name) for limit, name in ((of_host, ""), (of_role, role)) if limit is not None and limit.rates]
         if named and method == "HEAD" and not rules.config.count_head:
-            self._totals.head_skipped += 1
+            self._totals.head_skipped += count
             named = []
         for limit, name in named:
             found.append(self._meters.windows(Key("host", host, name), limit, rules.config.aimd, now=now))
@@ -332,7 +355,8 @@ class Traffic:
                 return
             attempt._over = True
             attempt._cancel()
-            meters_of.give_back(attempt._meters, attempt._at)
+            if not attempt._spent:
+                meters_of.give_back(attempt._meters, attempt._at)
 
     def _by_hand(self, host: str, service: str, role: str, now: float, act: Callable[[Circuit], None]) -> None:
         key = Key("host", host, role) if host else Key("service", service, role)

@@ -209,6 +209,9 @@ class EngineBase(Generic[W]):
                     raise CallerError(error) from error
             case Moment():
                 now = self.clock()
+                if lease.passed is not None:  # the trip ended on a connection that was closed before its time
+                    lease.passed.refund(now)
+                    lease.passed = None
                 return now, lease.record.ts + (now - lease.started), self._draw()
             case _:
                 raise AssertionError(effect)

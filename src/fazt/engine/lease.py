@@ -10,7 +10,7 @@ from fazt.core.injection import Scrubber
 from fazt.core.record import Attempt, CallRecord
 from fazt.core.retry import retry_after_of
 from fazt.core.url import Url
-from fazt.errors import CallerError, FaztError, OperatorError, Reason
+from fazt.errors import CallerError, FaztError, OperatorError, Reason, StaleConnectionError
 
 if TYPE_CHECKING:
     from fazt.core.budget import Invocation
@@ -113,6 +113,8 @@ class Lease(Generic[C]):
     def attempted(self) -> None:
         """Note that a connection was tried or bytes were sent: the rate token stays spent."""
         self.open_token = None
+        if self.passed is not None:
+            self.passed.spend()
 
     def begin_trip(self, now: float) -> None:
         """Note that a trip to the network begins."""
@@ -143,6 +145,9 @@ class Lease(Generic[C]):
         """Note that the current trip failed before the head of an answer came."""
         if error.reason in _NO_TRIP:
             self.record.attempt_ts = None
+        # A connection that the server had closed before it was used again says nothing; another one is tried.
+        if isinstance(error, StaleConnectionError):
+            return
         passed, self.passed = self.passed, None
         if passed is None:
             return
