@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fazt.core.cache.flight import Flight, Flights
-from fazt.core.cache.store import CacheRequest
+from fazt.core.cache.request import CacheRequest
 from fazt.core.call import Fields
 from fazt.core.url import parse_url
 
@@ -51,5 +51,5 @@ def test_whoever_left_is_not_woken() -> None:
 
 
 def test_a_part_shows_nothing_of_the_request() -> None:
-    part = Flight(key(fields=(("X", "canary"),)), leader=True, wake="canary")
+    part = Flight(key(fields=(("X", "canary"),)), leader=True, wake=lambda: None)
     assert "canary" not in repr(part)

@@ -267,8 +267,8 @@ class SqliteResponses:
         connection = self._writer.connection = self._open()
         connection.execute("PRAGMA journal_mode = WAL")
         migrate(connection, shipped("cache"), label=NAME)
-        connection.execute("INSERT OR IGNORE INTO salt VALUES (1, ?)", (os.urandom(32),))
-        # keys under another salt are not found any more: they went with the file
+        # a file made anew gets the salt of the old one: what is on its way has keys under it already
+        connection.execute("INSERT OR IGNORE INTO salt VALUES (1, ?)", (self.salt or os.urandom(32),))
         self.salt = bytes(connection.execute("SELECT value FROM salt").fetchone()[0])
 
     def _discard(self) -> None:
