@@ -88,6 +88,7 @@ def test_inner_tables_have_names() -> None:
     table = Table({"a": {"n": 1}, "b": {}}, "hosts")
     assert [(key, inner.where) for key, inner in table.tables()] == [("a", "hosts.a"), ("b", "hosts.b")]
     table.done()
+    wrong: Any
     for wrong in ({"": {}}, {1: {}}, {"a": 1}):
         with pytest.raises(ConfigError, match=r"^hosts"):
             list(Table(wrong, "hosts").tables())

@@ -210,7 +210,8 @@ def test_REQ_C10_a_trial_goes_back_however_its_call_ends(make: Make, clock: Cloc
         if name == ends_at[0]:
             raise ends_with[0]
 
-    ends_at, ends_with = [""], [Exception()]
+    ends_at = [""]
+    ends_with: list[BaseException] = [Exception()]
     driver = make(Answer(503), Answer(404), Answer(), step=step, breaker={"fail_max": 1})
     driver.call(URL)
     clock.now += 60

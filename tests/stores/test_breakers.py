@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,10 @@ from fazt.stores.sqlite import breakers as module
 from fazt.stores.sqlite.breakers import FILE, Breakers
 
 HOST = Key("host", "api.test")
-ABOUT = pytest.approx
+
+
+def about(seconds: float) -> Any:
+    return pytest.approx(seconds)
 
 
 class Wall:
@@ -69,7 +73,7 @@ def test_D48_deadlines_are_told_across_clocks(one: Breakers, two: Breakers, wall
     one.publish(HOST, NONE, Deadlines(open=160.0), 100.0)
     one.flush()
     wall.now += 10
-    assert told(two, 5010.0) == {HOST: Deadlines(open=ABOUT(5060.0))}
+    assert told(two, 5010.0) == {HOST: Deadlines(open=about(5060.0))}
     assert told(two, 5011.0) == {}
 
 
@@ -81,8 +85,8 @@ def test_only_what_changed_is_written_and_the_rest_is_kept(one: Breakers, two: B
     both = Deadlines(open=wall.now + 60, cool=wall.now + 30)
     assert [(row.key, row.deadlines) for row in one.circuits()] == [(HOST, both)]
     # The one that wrote last hears what was there before; the other one what is new.
-    assert told(two, 5000.0) == {HOST: Deadlines(open=ABOUT(5060.0), cool=ABOUT(5030.0))}
-    assert told(one, 100.0) == {HOST: Deadlines(open=ABOUT(160.0), cool=ABOUT(130.0))}
+    assert told(two, 5000.0) == {HOST: Deadlines(open=about(5060.0), cool=about(5030.0))}
+    assert told(one, 100.0) == {HOST: Deadlines(open=about(160.0), cool=about(130.0))}
     two.publish(HOST, Deadlines(open=5060.0, cool=5030.0), Deadlines(cool=5030.0), 5061.0)
     two.flush()
     assert told(one, 161.0)[HOST].open == 0.0
@@ -108,7 +112,7 @@ def test_what_is_about_to_be_written_is_not_overruled_by_what_is_there(
         assert told(one, 100.0) == {}
     one.flush()
     wall.now += 1
-    assert told(one, 101.0) == {HOST: Deadlines(open=ABOUT(160.0), cool=ABOUT(130.0))}
+    assert told(one, 101.0) == {HOST: Deadlines(open=about(160.0), cool=about(130.0))}
 
 
 def test_the_file_is_looked_at_four_times_a_second_at_most(
@@ -116,7 +120,12 @@ def test_the_file_is_looked_at_four_times_a_second_at_most(
 ) -> None:
     looks: list[int] = []
     news = Breakers._news
-    monkeypatch.setattr(Breakers, "_news", lambda self: (looks.append(1), news(self))[1])
+
+    def counted(self: Breakers) -> list[sqlite3.Row]:
+        looks.append(1)
+        return news(self)
+
+    monkeypatch.setattr(Breakers, "_news", counted)
     for n in range(1000):
         one.changed(100.0 + n / 1000)
     assert len(looks) == 4
@@ -125,7 +134,7 @@ def test_the_file_is_looked_at_four_times_a_second_at_most(
 def test_by_hand(one: Breakers, two: Breakers, wall: Wall) -> None:
     set_ = one.set_open(HOST, seconds=600, reason="they are moving", actor="cli:ann")
     assert (set_.state(wall.now), set_.remaining(wall.now), set_.cause(wall.now)) == (State.OPEN, 600.0, Cause.MANUAL)
-    assert told(two, 5000.0) == {HOST: Deadlines(manual=ABOUT(5600.0), reason="they are moving")}
+    assert told(two, 5000.0) == {HOST: Deadlines(manual=about(5600.0), reason="they are moving")}
     assert one.set_closed(HOST, actor="cli:bob")
     assert told(two, 5001.0) == {HOST: NONE}
     assert not one.set_closed(HOST)
@@ -143,8 +152,8 @@ def test_rows_say_what_a_circuit_would(one: Breakers, wall: Wall) -> None:
         (str(row.key), row.state(wall.now), row.cause(wall.now), row.remaining(wall.now)) for row in one.circuits()
     ]
     assert found == [
-        ("host api.test", State.OPEN, Cause.FAILURES, ABOUT(40.0)),
-        ("host api.test, role artifact", State.OPEN, Cause.ROLLING, ABOUT(10.0)),
+        ("host api.test", State.OPEN, Cause.FAILURES, about(40.0)),
+        ("host api.test, role artifact", State.OPEN, Cause.ROLLING, about(10.0)),
         ("service crossref", State.CLOSED, None, 0.0),
     ]
     wall.now += 50
@@ -155,7 +164,7 @@ def test_a_clock_that_is_set_back_makes_nothing_longer(one: Breakers, two: Break
     one.publish(HOST, NONE, Deadlines(open=160.0), 100.0)
     one.flush()
     wall.now -= 3600
-    assert told(two, 5000.0) == {HOST: Deadlines(open=ABOUT(5060.0))}
+    assert told(two, 5000.0) == {HOST: Deadlines(open=about(5060.0))}
 
 
 def test_what_is_long_over_is_not_told_to_a_process_that_begins_and_is_dropped_in_the_end(
@@ -185,7 +194,7 @@ def test_many_changes_of_one_circuit_become_one(
     assert len(one._waiting) == module._AT_MOST
     one._waiting = {HOST: one._waiting[HOST]}
     one.flush()
-    assert told(two, 5000.0) == {HOST: Deadlines(open=ABOUT(5159.0), cool=ABOUT(5020.0))}
+    assert told(two, 5000.0) == {HOST: Deadlines(open=about(5159.0), cool=about(5020.0))}
 
 
 class Held:

@@ -72,14 +72,14 @@ class Breakers:
 
     Args:
         database: the file.
-        every: seconds between two looks at it.
+        every: seconds between two looks at it; `READ_EVERY` by default.
     """
 
-    def __init__(self, database: Database, *, every: float = READ_EVERY) -> None:
+    def __init__(self, database: Database, *, every: float | None = None) -> None:
         self._file = database
         self._stale = False
         """Whether it belongs to the process that this one was forked from."""
-        self._every = every
+        self._every = READ_EVERY if every is None else every
         self.error: StoreError | None = None
         """Why the file could not be used the last time, None when it could."""
         self._forget()
@@ -98,7 +98,7 @@ class Breakers:
         self._signals: SimpleQueue[threading.Event | Literal["stop"] | None] = SimpleQueue()
 
     @classmethod
-    def open(cls, data_dir: Path, *, every: float = READ_EVERY, patience: float = _PATIENCE) -> Breakers:
+    def open(cls, data_dir: Path, *, every: float | None = None, patience: float = _PATIENCE) -> Breakers:
         """Open the file in a data directory; both are made when missing.
 
         Args:
