@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -84,6 +86,10 @@ def setup_of(
 
 
 def _http2(wanted: bool) -> bool:
+    """Tell whether HTTP/2 is used: where it was asked for and its library is there; else said once."""
+    if wanted and importlib.util.find_spec("fazt.net.http2") is None:
+        warnings.warn("http2=True: HTTP/2 is not available here, HTTP/1.1 is used", RuntimeWarning, stacklevel=4)
+        return False
     return wanted
 
 

@@ -80,8 +80,6 @@ class Intake:
             host = items[0][2]
         else:
             host = next((value for _, key, value in items if key == b"host"), place.netloc)
-        if host != place.netloc:
-            raise FaztError(Reason.BAD_OPTION, "Host is made of the URL; a request cannot name another one")
         settled = self.settler(
             wanted,
             timeouts_of(extensions.get("timeout")),
@@ -91,21 +89,23 @@ class Intake:
             total=total,
         )
         body, upload = body_of(request, asynchronous=self.asynchronous)
-        return (
-            Request(
-                place.text,
-                request.method,
-                fields,
-                body,
-                settled.timeout_ms,
-                settled.secret,
-                self.policy.app_id,
-                "client",
-                None,
-                0,
-                settled.options,
-                upload,
-                between,
-            ),
-            settled,
+        call = Request(
+            place.text,
+            request.method,
+            fields,
+            body,
+            settled.timeout_ms,
+            settled.secret,
+            self.policy.app_id,
+            "client",
+            None,
+            0,
+            settled.options,
+            upload,
+            between,
         )
+        if host != place.netloc:
+            refused = FaztError(Reason.BAD_OPTION, "Host is made of the URL; a request cannot name another one")
+            self.backend.engine.refuse(call, refused)
+            raise refused
+        return call, settled
