@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fazt.core.breaker import NONE, Deadlines, Key
+from fazt.core.circuits import KEPT
 from fazt.core.rates import POLITE, Limit, Rate
 from fazt.core.retry import DEFAULT, Again, RetryPolicy, Stop
 from fazt.core.services import RETRY, ServicePolicy
@@ -325,14 +326,15 @@ def test_meters_and_circuits_of_hosts_that_are_not_asked_any_more_are_dropped() 
     for n in range(5000):
         go(given, n * 0.5, host=f"h{n}.test", role="r", service="s")
         most = max(most, len(given._meters), len(given._circuits))
-    assert most < 50
+    assert most <= KEPT + 10
 
 
 def test_a_host_in_use_is_never_dropped() -> None:
     given = traffic(breaker=True)
     early = [given.enter(HOST, now=0.0) for _ in range(5)]
-    for n in range(1000):
+    for n in range(3 * KEPT):
         go(given, 1.0, host=f"h{n}.test")
+    assert len(given._circuits) <= KEPT + 10
     for attempt in early:
         attempt.settle(status=503, now=2.0)
     refused(given, 2.0)

@@ -10,6 +10,8 @@ from fazt.core.traffic_config import Rules
 from fazt.errors import FaztError, Reason
 
 SWEPT_PER_INSERT: Final = 2
+KEPT: Final = 512
+"""So many are kept though they be idle: whoever is asked now and then is not made anew each time, and has figures."""
 
 _SAYS: Final = {
     Cause.MANUAL: "calls to this {} are stopped for now",
@@ -109,8 +111,10 @@ class Circuits:
 
     def sweep(self, now: float) -> None:
         """Look at some of the ring and forget what is idle; to be called while nobody is about to be admitted."""
+        if not self._grown:
+            return
         ring = self._ring
-        for _ in range(min(SWEPT_PER_INSERT * self._grown, len(ring))):
+        for _ in range(min(SWEPT_PER_INSERT * self._grown, len(ring) - KEPT)):
             key, circuit = next(iter(ring.items()))
             if circuit.idle(now):
                 del ring[key]
@@ -129,7 +133,10 @@ def refused(units: list[Unit], now: float) -> tuple[Key, Refusal] | None:
     The order is that of C.10: what the server or the operator set, the rolling window, the failures of the host, those
     of the service, and at last the number of trials.
     """
-    if all(unit.circuit.calm for unit in units):
+    for unit in units:
+        if not unit.circuit.calm:
+            break
+    else:
         return None
     for cause in ORDER:
         for unit in units:

@@ -12,6 +12,8 @@ from fazt.core.services import ServicePolicy
 from fazt.errors import FaztError, Reason
 
 SWEPT_PER_INSERT: Final = 2
+KEPT: Final = 512
+"""So many are kept though they be idle: whoever is asked now and then is not made anew each time, and has figures."""
 
 
 @dataclass(slots=True)
@@ -65,8 +67,8 @@ class Metered:
 class Meters:
     """All meters of a process. Not locked: `Traffic` is.
 
-    One that is no different from a new one is dropped, two looked at for each new one, so that the number kept stays
-    near the number in use.
+    Beyond a number that does not matter, those that are no different from new ones are dropped, two looked at for each
+    new one, so that the number kept stays near the number in use.
     """
 
     __slots__ = ("_grown", "_ring")
@@ -114,8 +116,10 @@ class Meters:
 
     def sweep(self, now: float) -> None:
         """Look at some of the ring; to be called while nobody holds a meter that it has not taken from yet."""
+        if not self._grown:
+            return
         ring = self._ring
-        for _ in range(min(SWEPT_PER_INSERT * self._grown, len(ring))):
+        for _ in range(min(SWEPT_PER_INSERT * self._grown, len(ring) - KEPT)):
             key, metered = next(iter(ring.items()))
             if metered.idle(now):
                 del ring[key]

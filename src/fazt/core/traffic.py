@@ -144,6 +144,7 @@ class Traffic:
         self._circuits = Circuits(shared)
         self._totals = _Totals()
         self.waitlist = Waitlist(lock)
+        self._free = Pass(self, [], [], at=0.0, now=0.0)
         self.configure(config)
 
     def __repr__(self) -> str:
@@ -161,6 +162,7 @@ class Traffic:
             self._circuits.configure(self._rules)
             self.idle = config.empty and self._alone and not len(self._circuits)
             """Whether nothing is limited, so that nothing needs to be asked."""
+            self._unlimited = self._alone and not (len(self._circuits) or self._rules.breaking or self._rules.limiting)
 
     def retry_for(self, service: str, own: RetryPolicy | None) -> RetryPolicy | None:
         """Return when a call is tried again: as it says itself, or its service, or the configuration; None: never."""
@@ -217,6 +219,9 @@ class Traffic:
             FaztError: `breaker_open` or `host_rate`, with the seconds to wait in `retry_after`.
         """
         totals = self._totals
+        if self._unlimited:  # only retries are configured, or places
+            totals.attempts += 1
+            return self._free
         with self._lock:
             rules = self._rules
             self._circuits.hear(rules, now)
@@ -344,7 +349,7 @@ class Traffic:
                     circuit.note(now=now, status=status, reason=reason, retry_after=retry_after)
                 if unit.counts:
                     circuit.count(permit, now=now, status=status, reason=reason)
-                if circuit.deadlines != before:
+                if circuit.deadlines is not before and circuit.deadlines != before:
                     totals.opened += circuit.deadlines.open > before.open
                     totals.closed += before.open > 0 and not circuit.half_open
                     self._circuits.tell(unit.key, before, circuit.deadlines, now)
@@ -365,7 +370,7 @@ class Traffic:
             circuit = self._circuits.get(key, self._rules)
             act(circuit)
             self._circuits.tell(key, None, circuit.deadlines, now)
-            self.idle = False
+            self.idle = self._unlimited = False
 
 
 def _camel(counts: dict[str, Any]) -> dict[str, Any]:

@@ -184,7 +184,7 @@ class Rules:
         config: the configuration.
     """
 
-    __slots__ = ("_hosts", "_known", "_roles", "_services", "breaking", "config")
+    __slots__ = ("_hosts", "_known", "_roles", "_services", "breaking", "config", "limiting")
 
     def __init__(self, config: TrafficConfig) -> None:
         self.config = config
@@ -198,6 +198,11 @@ class Rules:
             or any(service.breaker is not None for service in self._services.values())
         )
         """Whether any host or service has a circuit by configuration."""
+        of_hosts = (part for host in self._hosts.values() for part in (host.limit, *dict(host.roles).values()))
+        self.limiting = any(part.rates for part in (config.limit, *self._roles.values(), *of_hosts)) or any(
+            service.rate is not None for service in self._services.values()
+        )
+        """Whether any host, role or service has a rate."""
 
     def limits(self, host: str, role: str) -> Limits:
         """Return what holds for a role ("" for none) of a host."""
