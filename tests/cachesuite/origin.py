@@ -42,6 +42,11 @@ class CaseOrigin(ThreadingTCPServer):
         self.now = 1_800_000_000.0
         self.cases: dict[str, tuple[Ask, ...]] = {}
         self.seen: defaultdict[str, list[Seen]] = defaultdict(list)
+        self.gate = threading.Event()
+        """Until it is set the first request of a case is not answered."""
+        self.gate.set()
+        self.together: threading.Barrier | None = None
+        """Where later requests of a case wait for one another."""
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
@@ -87,6 +92,10 @@ class _Handler(StreamRequestHandler):
         status = _status(ask, asks[number - 2] if number > 1 else None, fields, self.server, token)
         seen = Seen(number, method, fields, status)
         self.server.seen[token].append(seen)
+        if len(self.server.seen[token]) == 1:
+            self.server.gate.wait(60)
+        elif self.server.together is not None:
+            self.server.together.wait(60)
         if ask.cut:
             self.connection.shutdown(socket.SHUT_RDWR)
             return False

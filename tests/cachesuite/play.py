@@ -102,20 +102,24 @@ class Player:
                 self.origin.now += PAUSE
         return ""
 
-    def _ask(self, ask: Ask, token: str, number: int) -> Answered:
+    def request(self, token: str, ask: Ask | None = None, *, number: int, stream: bool = False) -> Request:
+        """Return a request of a case, told by its number so that the origin knows what to answer."""
+        ask = ask or Ask()
         fields = tuple((name, self.origin.value(name, value, token)) for name, value in ask.send)
         query = f"?{ask.query}" if ask.query else ""
-        request = Request(
+        return Request(
             f"http://{HOST}:{self.origin.port}/{token}{ask.path}{query}",
             ask.method,
             (*fields, ("Test-ID", token), ("Req-Num", str(number))),
             ask.body.encode() if ask.body else None,
             app=APP.id,
             door="client",
-            options=Options(follow=False),
+            options=Options(follow=False, stream=stream),
         )
+
+    def _ask(self, ask: Ask, token: str, number: int) -> Answered:
         try:
-            response = self.call(request)
+            response = self.call(self.request(token, ask, number=number))
         except FaztError as error:  # as a gateway tells its client
             return Answered(502, {}, repr(error), "")
         answered: Heads = {}

@@ -254,6 +254,7 @@ class AsyncEngine(EngineBase[AsyncWire]):
             wake=lambda: _from_anywhere(loop, _settle, waiter),
         )
         if flight.leader:
+            self._land(lease)
             lease.flight = flight
             return True
         left = max(0.0, asked.deadline - self.clock())

@@ -200,6 +200,7 @@ class EngineBase(Generic[W]):
             case Invalidate(app, url, head):
                 self.cache.invalidate(app=app, url=url, status=head.status, fields=head.headers, now=self.wall())
             case Discard(earlier, method, url, fields):
+                self._land(lease)
                 lease.end_trip(self.clock(), earlier.method, earlier.url, earlier=earlier, redirect=url.redacted())
                 if request.between is None:
                     return None
@@ -277,10 +278,15 @@ class EngineBase(Generic[W]):
             generation=lease.generation,
             known=asked.known,
         )
-        if recording is None and lease.flight is not None:
-            flight, lease.flight = lease.flight, None
-            self.end_flight(flight)
+        if recording is None:
+            self._land(lease)
         return recording is not None
+
+    def _land(self, lease: Lease[Any]) -> None:
+        """Let those go on who wait for this call: what it is answered is not for them."""
+        flight, lease.flight = lease.flight, None
+        if flight is not None:
+            self.end_flight(flight)
 
     def _fill(self, body: bytes, lease: Lease[Any]) -> None:
         """Keep a response whose body is whole."""

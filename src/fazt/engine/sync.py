@@ -170,6 +170,7 @@ class Engine(EngineBase[SyncWire]):
         woken = threading.Event()
         flight = self.flights.begin(asked.request.sharing, open_ended=asked.stream, wake=woken.set)
         if flight.leader:
+            self._land(lease)
             lease.flight = flight
             return True
         left = max(0.0, asked.deadline - self.clock())
