@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
 import threading
-import time
 import urllib.request
 import warnings
 from pathlib import Path
@@ -275,18 +274,21 @@ def test_under_gunicorn_with_preload_every_worker_has_its_own(tmp_path: Path) ->
                     return [str(response.status_code).encode()]
             """)
         )
-        with socket.socket() as held:
-            held.bind(("127.0.0.1", 0))
-            port = held.getsockname()[1]
-        command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--bind", f"127.0.0.1:{port}"]
+        command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--bind", "127.0.0.1:0"]
         server = subprocess.Popen(
-            [*command, "--chdir", str(tmp_path), "shop:app"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*command, "--chdir", str(tmp_path), "shop:app"],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
         )
         try:
+            assert server.stderr is not None
+            said = next(line for line in server.stderr if "Listening at" in line)
+            port = int(re.findall(r"127\.0\.0\.1:(\d+)", said)[0])
             answers = [_asked(port) for _ in range(8)]
         finally:
             server.terminate()
-            server.wait(20)
+            server.communicate(timeout=20)
         assert answers == [b"200"] * 8
         preload = {seen.connection for seen in where.requests if seen.path == "/preload"}
         workers = {seen.connection for seen in where.requests if seen.path.startswith("/worker")}
@@ -295,13 +297,6 @@ def test_under_gunicorn_with_preload_every_worker_has_its_own(tmp_path: Path) ->
 
 
 def _asked(port: int) -> bytes:
-    give_up = time.monotonic() + 30
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
-                found: bytes = answer.read()
-                return found
-        except OSError:  # not listening yet
-            if time.monotonic() > give_up:
-                raise
-            time.sleep(0.05)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+        found: bytes = answer.read()
+        return found

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -314,5 +317,65 @@ def test_a_get_takes_no_body(kit: Kit) -> None:
         async with kit.client(policy=fazt.Policy()) as client:
             with pytest.raises(TypeError, match="json"):
                 await client.get("https://x.test/", json={})
+
+    kit.run(main)
+
+
+def test_assigned_fields_are_added_to_fazts_defaults(kit: Kit) -> None:
+    async def main() -> None:
+        with site() as where:
+            async with kit.client(policy=policy(where)) as client:
+                client.real.headers = {"X-Mine": "1"}
+                await client.get(where.url())
+            seen = where.requests[0]
+            assert seen.get("x-mine") == "1"
+            assert seen.get("user-agent") == f"fazt/{fazt.__version__}"
+
+    kit.run(main)
+
+
+def test_server_sent_events(kit: Kit) -> None:
+    if kit.lib.__name__ != "httpx2":
+        pytest.skip("httpx 0.28 reads no server-sent events")
+
+    async def main() -> None:
+        events = Reply(200, b"data: one\n\nevent: x\ndata: two\n\n", [("Content-Type", "text/event-stream")])
+        with site({"/": events}) as where:
+            async with kit.client(policy=policy(where)) as client:
+                if kit.asynchronous:
+                    async with client.sse(where.url()) as source:
+                        found = [(event.event, event.data) async for event in source]
+                else:
+                    with client.sse(where.url()) as source:
+                        found = [(event.event, event.data) for event in source]
+            assert found == [("message", "one"), ("x", "two")]
+            assert where.requests[0].get("accept") == "text/event-stream"
+
+    kit.run(main)
+
+
+def test_a_policy_file_that_changes_is_followed(kit: Kit, tmp_path: Path) -> None:
+    """Rules, static names and roots of the new text hold for the next call; idle connections go."""
+
+    async def main() -> None:
+        with site() as where:
+            file = tmp_path / "policy.toml"
+            rule = f'[[allow]]\ntarget = "http://origin.test:{where.port}"\naddresses = ["127.0.0.1/32"]\n'
+            file.write_text('[resolve]\n"origin.test" = ["127.0.0.1"]\n' + rule)
+            held = fazt.Policy.from_file(file)
+            async with kit.client(policy=held) as client:
+                assert (await client.get(where.url())).status_code == 200
+                changed = threading.Event()
+                stop = held.watch(lambda change: changed.set())
+                (tmp_path / "new").write_text('[resolve]\n"origin.test" = ["127.0.0.2"]\n' + rule)
+                (tmp_path / "new").replace(file)
+                assert await asyncio.to_thread(changed.wait, 20)
+                stop()
+                await asyncio.sleep(0)
+                with pytest.raises(kit.lib.RequestError) as caught:
+                    await client.get(where.url())
+                assert caught.value.reason is fazt.Reason.PRIVATE_ADDRESS
+            held.close()
+            assert len(where.requests) == 1
 
     kit.run(main)

@@ -22,6 +22,7 @@ class AsyncDoor(Door[Q, R]):
     """Everything of `fazt.AsyncClient` that is not httpx's own."""
 
     def __init__(self, **arguments: Any) -> None:
+        """Make a client; arguments and errors as `fazt.Client`."""
         known = self._family_of()
         own = self._httpx_arguments(arguments)
         defaults, hooks = self._fazt_arguments(arguments)
@@ -32,8 +33,7 @@ class AsyncDoor(Door[Q, R]):
         try:
             intake = Intake(known, backend, defaults, asynchronous=True)
             super().__init__(transport=self._carrier(intake), trust_env=False, **own)  # type: ignore[call-arg]
-            given = {name.lower() for name in known.headers_class(own.get("headers"))}
-            self._finish(intake, hooks, user_agent="user-agent" not in given, codings="accept-encoding" not in given)
+            self._finish(intake, hooks)
             self._borrowed = shared
         except BaseException:
             if not shared:

@@ -44,6 +44,7 @@ class Setup:
         owned: whether it was made for this client.
         pool: limits of connections.
         tls: what servers must prove.
+        tls_again: makes that anew when the policy names other roots; None where the policy has no say in it.
         http2: whether HTTP/2 was asked for.
         sinks: where events go beside the policy's own log.
         cache: the response cache, None for none.
@@ -55,6 +56,7 @@ class Setup:
     owned: bool
     pool: PoolLimits
     tls: TlsConfig
+    tls_again: Callable[[], TlsConfig] | None = None
     http2: bool = False
     sinks: tuple[Any, ...] = ()
     cache: Cache | None = None
@@ -131,6 +133,7 @@ class Backend(Generic[E]):
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.policy = setup.policy
+        self._tls = setup.tls
         self._limits: Limits | None = None
         self._profile: Profile | None = None
         self._stop: Callable[[], None] | None = None
@@ -213,7 +216,7 @@ class Backend(Generic[E]):
 
     def _wire_parts(self) -> dict[str, Any]:
         return {
-            "tls": self.setup.tls,
+            "tls": self._tls,
             "limits": self.setup.pool,
             "own_listeners": self.policy.own_listeners,
             "local_addresses": frozenset(hardware.interface_addresses()),
@@ -222,6 +225,14 @@ class Backend(Generic[E]):
     def _changed(self, change: PolicyChange) -> None:
         """Take back what a new snapshot no longer grants (called by the policy's own thread)."""
         raise NotImplementedError
+
+    def _rewire(self, resolver: Any) -> None:
+        """Go on with other static names and other roots; connections made under the old ones are not used again."""
+        wire: Any = self.engine.wire
+        wire.resolver = resolver
+        wire.drop_idle(lambda target: False)
+        if self.setup.tls_again is not None:
+            wire.tls = self._tls = self.setup.tls_again()
 
     def _take_back(self, change: PolicyChange) -> None:
         engine = self.engine
@@ -292,7 +303,7 @@ class SyncBackend(Backend["Engine"]):
         if change.network:
             from fazt.net.sync_resolve import SyncResolver
 
-            self.engine.wire.resolver = SyncResolver(self.policy.resolve)  # type: ignore[attr-defined]
+            self._rewire(SyncResolver(self.policy.resolve))
         self._take_back(change)
 
     def close(self) -> None:
@@ -330,7 +341,7 @@ class AsyncBackend(Backend["AsyncEngine"]):
         if change.network:
             from fazt.net.resolve import Resolver
 
-            self.engine.wire.resolver = Resolver(self.policy.resolve)  # type: ignore[attr-defined]
+            self._rewire(Resolver(self.policy.resolve))
         self._take_back(change)
 
     def abandon(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib.util
 import threading
 import warnings
@@ -18,6 +19,7 @@ from fazt.client.families import Family, family
 from fazt.client.intake import EXTENSION, Intake
 from fazt.core.profiles import CLIENT_REDIRECTS
 from fazt.errors import ConfigError
+from fazt.net.decode import accept_encoding
 from fazt.version import __version__
 
 if TYPE_CHECKING:
@@ -33,6 +35,12 @@ R = TypeVar("R")
 UNSET: Any = object()
 """In place of an argument that was not given."""
 USER_AGENT = f"fazt/{__version__}"
+_DEFAULT_FIELDS = {
+    "Accept": "*/*",
+    "Accept-Encoding": accept_encoding(),
+    "Connection": "keep-alive",
+    "User-Agent": USER_AGENT,
+}
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _BODY_ARGUMENTS = frozenset({"content", "data", "files", "json"})
 _HOOK_NAMES = frozenset({"on_request", "on_response", "on_error"})
@@ -67,12 +75,14 @@ def setup_of(
     held, owned = policy_for(policy, app)
     try:
         pool, tls = pool_limits(limits), tls_config(verify, cert, held)
+        again = functools.partial(tls_config, verify, cert, held) if verify is True else None
         state, closing = _traffic(held, traffic, services)
         return Setup(
             policy=held,
             owned=owned,
             pool=pool,
             tls=tls,
+            tls_again=again,
             http2=_http2(http2),
             sinks=as_tuple(sinks),
             cache=cache_from(cache),
@@ -136,7 +146,6 @@ class Door(Generic[Q, R]):
 
     # Typed as what they are in both libraries, whose classes stand beside this one in the client's bases.
     if TYPE_CHECKING:
-        headers: Any
         cookies: Any
         timeout: Any
         base_url: Any
@@ -196,7 +205,7 @@ class Door(Generic[Q, R]):
         hooks = {name: given.pop(name) for name in _HOOK_NAMES & given.keys()}
         return asked(defaults, NOTHING), hooks
 
-    def _finish(self, intake: Intake, hooks: Mapping[str, Any], *, user_agent: bool, codings: bool) -> None:
+    def _finish(self, intake: Intake, hooks: Mapping[str, Any]) -> None:
         """Complete a client whose httpx part is made."""
         self._intake = intake
         self._family = intake.family
@@ -207,10 +216,17 @@ class Door(Generic[Q, R]):
             self._hooks = Hooks(**hooks)
             if not intake.asynchronous:
                 self._hooks.check_sync()
-        if user_agent:
-            self.headers["User-Agent"] = USER_AGENT
-        if codings:
-            self.headers["Accept-Encoding"] = intake.codings.all
+
+    @property
+    def headers(self) -> Any:
+        """Fields that every request carries; what is assigned is added to fazt's own defaults."""
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers: Any) -> None:
+        fields = self._family_of().headers_class(_DEFAULT_FIELDS)
+        fields.update(headers)
+        self._headers = fields
 
     @property
     def is_closed(self) -> bool:

@@ -22,6 +22,32 @@ class SyncDoor(Door[Q, R]):
     """Everything of `fazt.Client` that is not httpx's own."""
 
     def __init__(self, **arguments: Any) -> None:
+        """Make a client.
+
+        Args:
+            policy: what is allowed: `fazt.Policy(…)`, `Policy.public()`, `Policy.from_file(…)`. None: the rules of the
+                data directory, by which nothing is reachable that was not granted.
+            app: name or id of the app of the data directory on whose behalf calls are made.
+            auth, params, headers, cookies, timeout, follow_redirects, max_redirects, event_hooks, base_url,
+            default_encoding: as httpx has them. `timeout` limits single waits; by default 5 s to connect, 30 s to read
+                and to write, 5 s for a place in the pool. At most 5 redirects are followed, each judged like a request.
+            limits: `httpx.Limits` of the pool; 64 connections, 20 of them idle, for 30 s, by default.
+            verify: True for the system's roots and the policy's `ca_file`; a path for that root alone; an
+                `ssl.SSLContext` that verifies.
+            cert: our own certificate: a path, (certificate, key) or (certificate, key, password).
+            http2: use HTTP/2 where the server offers it and `fazt-net[http2]` is installed.
+            secret, deadline, max_bytes, cache, retry, service, role: what every request asks for that does not say
+                otherwise. `deadline` is the total of a call in seconds: 60 unless set, none for streams. `cache` is
+                also where responses are kept: a `fazt.Cache`, True for one in memory, a path.
+            traffic: rates, breakers and retries of hosts (`core.traffic_config`); services: the same per service.
+            sinks: where events go (`fazt.telemetry`), beside the policy's own log.
+            on_request, on_response, on_error: called once per call, the last two one instead of the other.
+
+        Raises:
+            ConfigError: an argument that would go around the policy (`transport`, `mounts`, `proxy`, `trust_env`,
+                `verify=False`), or that cannot be used.
+            TypeError: an unknown argument.
+        """
         known = self._family_of()
         own = self._httpx_arguments(arguments)
         defaults, hooks = self._fazt_arguments(arguments)
@@ -32,8 +58,7 @@ class SyncDoor(Door[Q, R]):
         try:
             intake = Intake(known, backend, defaults, asynchronous=False)
             super().__init__(transport=self._carrier(intake), trust_env=False, **own)  # type: ignore[call-arg]
-            given = {name.lower() for name in known.headers_class(own.get("headers"))}
-            self._finish(intake, hooks, user_agent="user-agent" not in given, codings="accept-encoding" not in given)
+            self._finish(intake, hooks)
             self._borrowed = shared
         except BaseException:
             if not shared:
