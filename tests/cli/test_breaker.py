@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import stat
+import time
+from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Fazt
+from tests.cli.test_serve import get, serving
+from tests.cli.upstream import Upstream
 
 from fazt.core.breaker import NONE, Deadlines, Key
 from fazt.stores.sqlite.breakers import FILE, Breakers
@@ -118,3 +123,36 @@ def test_the_data_directory_may_stand_anywhere(fazt: Fazt) -> None:
     fazt("breaker", "open", "b.example", "--data", elsewhere)
     assert fazt.json("breaker", "show") == []
     assert [row["name"] for row in fazt.json("breaker", "--data", elsewhere, "show")] == ["a.example", "b.example"]
+
+
+def test_a_running_server_obeys_and_tells_what_it_measures(fazt: Fazt, upstream: Upstream, tmp_path: Path) -> None:
+    (tmp_path / "shop" / "api").mkdir(parents=True)
+    (tmp_path / "shop" / "api" / "main.js").write_text(
+        f"const url = {json.dumps(upstream.url())}; let said\n"
+        "try { said = fazt.net.fetch(url, { timeout: 3000 }).status } catch (e) { said = e.reason }\n"
+        "respond(String(said))"
+    )
+    fazt("app", "deploy", str(tmp_path / "shop"), "--name", "shop")
+    fazt("net", "allow", upstream.url(""), "--app", "shop", "--address", "127.0.0.1/32")
+    assert "fazt serve" in fazt("net", "stats", "--live", expect=1).err
+    (fazt.data / "fazt.toml").write_text('[traffic]\nrate = "100/minute"\nbreaker = true\nconcurrency = 4\n')
+    with serving("--json") as (_process, line):
+        port = json.loads(line)["port"]
+        assert get(port, "/api/x", "shop.localhost") == (200, b"200")
+        live = fazt.json("net", "stats", "--live")
+        assert live["traffic"]["totals"]["attempts"] == 1
+        (limit,) = live["traffic"]["limits"]
+        assert (limit["name"], limit["rate"], limit["attempts"]) == ("api.test", "100/minute", 1)
+        shown = fazt("net", "stats", "--live").out
+        assert "100/minute" in shown
+        assert "closed" in shown
+        fazt("breaker", "open", "api.test", "--reason", "they are moving")
+        deadline = time.monotonic() + 20
+        while get(port, "/api/x", "shop.localhost") != (200, b"breaker_open"):
+            assert time.monotonic() < deadline
+        assert "they are moving" in fazt("net", "stats", "--live").out
+        fazt("breaker", "close", "api.test")
+        while get(port, "/api/x", "shop.localhost") != (200, b"200"):
+            assert time.monotonic() < deadline
+    assert fazt("net", "stats", "--live", "--app", "shop", expect=1).err
+    assert fazt.json("net", "logs", "--errors")[0]["reason"] == "breaker_open"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -15,10 +16,12 @@ from fazt.cli.options import (
     json_option,
     names_of,
     opened,
+    settings,
     since_seconds,
 )
-from fazt.cli.output import examples, note, print_json, table, warn
+from fazt.cli.output import examples, note, print_json, printable, say, table, warn
 from fazt.cli.stream import CALL_COLUMNS, CALL_RIGHT, Feed, call_cells
+from fazt.errors import ConfigError
 
 
 @click.command(
@@ -67,15 +70,23 @@ def logs(
 
 @click.command(
     short_help="Show figures per host.",
-    epilog=examples("fazt net stats --since 24h", "fazt net stats --app shop --json"),
+    epilog=examples("fazt net stats --since 24h", "fazt net stats --app shop --json", "fazt net stats --live"),
 )
 @app_option
 @click.option("--since", metavar="WHEN", help="30m, 24h, 7d, or a date.")
+@click.option("--live", is_flag=True, help="What the running server measures now: rates, breakers, places.")
 @json_option
 @data_option
 @click.pass_context
-def stats(ctx: click.Context, app_name: str | None, since: str | None, as_json: bool, data: str | None) -> None:
+def stats(
+    ctx: click.Context, app_name: str | None, since: str | None, live: bool, as_json: bool, data: str | None
+) -> None:
     """Show figures per host: calls, share of errors, average duration, cache hits."""
+    if live:
+        if app_name is not None or since is not None:
+            raise ConfigError("--live shows what holds now for all apps; --app and --since belong to the log")
+        _live(ctx, data, as_json)
+        return
     start = since_seconds(since)
     with opened(ctx, data) as store:
         found = store.log.stats(app=app_filter(store, app_name), since=start)
@@ -96,6 +107,37 @@ def stats(ctx: click.Context, app_name: str | None, since: str | None, as_json: 
         for entry in found
     ]
     table(["Domain", "Calls", "Errors", "Average ms", "Cache hits"], rows, right=(1, 2, 3, 4))
+
+
+def _live(ctx: click.Context, data: str | None, as_json: bool) -> None:
+    from fazt.cli.admin import request
+
+    found = request(settings(ctx, data), "GET", "/api/system/net")
+    if as_json:
+        print_json(found)
+        return
+    traffic: dict[str, Any] = found.pop("traffic", {})
+    totals = {
+        **{name: value for name, value in found.items() if not isinstance(value, dict)},
+        **traffic.get("totals", {}),
+    }
+    table(["Figure", "Value"], [[_words(name), str(value)] for name, value in totals.items()], right=(1,))
+    for title, columns in (
+        ("limits", ("kind", "name", "role", "rate", "share", "attempts", "refused", "waitedMs", "limited")),
+        ("breakers", ("kind", "name", "role", "state", "cause", "remainingMs", "failures", "reason")),
+        ("places", ("host", "role", "held", "waiting", "limit")),
+    ):
+        rows = traffic.get(title, [])
+        if rows:
+            say(f"\n{title.capitalize()}")
+            cells = [
+                [printable(str("-" if row[name] in ("", None) else row[name])) for name in columns] for row in rows
+            ]
+            table([_words(name).capitalize() for name in columns], cells)
+
+
+def _words(name: str) -> str:
+    return re.sub(r"(?<=[a-z])([A-Z])", r" \1", name).replace("_", " ").lower()
 
 
 def _camel(values: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class LocalServer:
             health=self._health,
             cache_stats=self._cache_stats,
             clear_cache=self._clear_cache,
-            net_stats=self._net_stats,
+            net_stats=self._net_figures,
             listening=self._listening,
             start=self._start,
             stop=self._stop,
@@ -108,6 +108,14 @@ class LocalServer:
             "idle_connections": len(self._functions.wire.pool),
             "rules": len(self._store.source.current.rules),
         }
+
+    def _net_figures(self) -> Mapping[str, Any]:
+        """The same, with what is measured and refused for each host and service."""
+        found = dict(self._net_stats())
+        traffic = self._functions.engine.traffic if self._functions is not None else None
+        if traffic is not None:
+            found["traffic"] = traffic.stats(time.monotonic())
+        return found
 
     def _cache_stats(self) -> Mapping[str, Any]:
         return asdict(self._functions.engine.cache.stats()) if self._functions is not None else {}
