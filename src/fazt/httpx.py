@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
+try:
+    import httpx
+except ImportError:
+    raise ImportError("fazt.httpx is for httpx 0.28, which is not installed: pip install 'fazt-net[httpx]'") from None
 
 from fazt.client.async_client import AsyncDoor
 from fazt.client.carriers import AsyncCarrier, SyncCarrier

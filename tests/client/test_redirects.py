@@ -230,6 +230,33 @@ def test_D11_a_circle_is_seen_and_every_connection_given_back(kit: Kit) -> None:
     kit.run(main)
 
 
+def test_a_page_that_asks_for_a_cookie_first_is_no_circle(kit: Kit) -> None:
+    def page(seen: Seen) -> Reply:
+        return text("let in") if seen.get("cookie") == "ok=1" else redirect("/check")
+
+    async def main() -> None:
+        routes = {"/": page, "/check": redirect("/", Set_Cookie="ok=1; Path=/")}
+        with site(routes) as where:
+            async with kit.client(policy=policy(where), follow_redirects=True) as client:
+                response = await client.get(where.url("/"))
+                assert response.text == "let in"
+                assert len(response.history) == 2
+
+    kit.run(main)
+
+
+def test_a_circle_that_sets_a_cookie_at_every_turn_ends_at_the_limit(kit: Kit) -> None:
+    async def main() -> None:
+        with site({"/": redirect("/", Set_Cookie="n=1")}) as where:
+            async with kit.client(policy=policy(where), follow_redirects=True, max_redirects=4) as client:
+                with pytest.raises(kit.lib.TooManyRedirects) as caught:
+                    await client.get(where.url("/"))
+                assert caught.value.reason is fazt.Reason.REDIRECT_LIMIT
+            assert len(where.requests) == 5
+
+    kit.run(main)
+
+
 @pytest.mark.parametrize("status", [300, 304, 305])
 def test_D10_only_the_five_codes_redirect(kit: Kit, status: int) -> None:
     async def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import re
@@ -13,6 +14,7 @@ import textwrap
 import threading
 import urllib.request
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +302,18 @@ def _asked(port: int) -> bytes:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
         found: bytes = answer.read()
         return found
+
+
+def test_a_policy_does_not_keep_a_client_that_nobody_has(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('[[allow]]\ntarget = "a.test"\n')
+    held = fazt.Policy.from_file(file)
+    client = fazt.Client(policy=held)
+    client.introspect()  # the engine is made, and follows the policy
+    kept = weakref.ref(client._intake.backend)
+    assert len(held._watchers) == 1  # type: ignore[attr-defined]
+    del client
+    gc.collect()
+    assert kept() is None
+    assert held._watchers == []  # type: ignore[attr-defined]
+    held.close()

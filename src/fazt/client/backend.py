@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from weakref import WeakValueDictionary
 
 from fazt import hardware
 from fazt.core import profiles
@@ -75,14 +75,14 @@ class _Quiet:
 
 
 _QUIET = _Quiet()
-_buckets: WeakValueDictionary[str, Buckets] = WeakValueDictionary()
+_buckets: weakref.WeakValueDictionary[str, Buckets] = weakref.WeakValueDictionary()
 _buckets_lock = threading.Lock()
 
 
 def _after_fork() -> None:
     global _buckets, _buckets_lock
     abandon(_buckets)
-    _buckets, _buckets_lock = WeakValueDictionary(), threading.Lock()
+    _buckets, _buckets_lock = weakref.WeakValueDictionary(), threading.Lock()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -153,12 +153,24 @@ class Backend(Generic[E]):
         with self._making:
             if "engine" not in self.__dict__:
                 engine = self._make()
-                self._stop = self.policy.watch(self._changed)
+                self._watch()
                 self.engine = engine
         return self.__dict__["engine"]
 
     def _make(self) -> E:
         raise NotImplementedError
+
+    def _watch(self) -> None:
+        """Follow the policy for as long as somebody has this backend: the policy itself does not keep it."""
+        changed = weakref.WeakMethod(self._changed)
+
+        def follow(change: PolicyChange) -> None:
+            found = changed()
+            if found is not None:
+                found(change)
+
+        self._stop = self.policy.watch(follow)
+        weakref.finalize(self, self._stop).atexit = False
 
     def start_anew(self) -> None:
         """Begin in a forked child: engine and connections are the parent's, and are left alone."""

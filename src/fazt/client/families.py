@@ -53,7 +53,7 @@ class Family:
         self.closed: Any = library._client.ClientState.CLOSED
         self.unopened: Any = library._client.ClientState.UNOPENED
         self.no_body: Any = library.ByteStream(b"")
-        self.steps = name == "httpx2"
+        self.steps = library.__name__ == "httpx2"  # which httpx2.alias_httpx() makes of httpx
         """Whether content decoders give what they decode in steps (httpx2), or as a whole (httpx 0.28)."""
         made = library.Response(200, stream=self.no_body)
         self._response = dict(vars(made))

@@ -90,6 +90,9 @@ class Trip:
             request.__dict__.pop("_content")
             if "_content" in self.request.__dict__:
                 request._content = self.request._content
+            for name in ("Content-Length", "Transfer-Encoding"):
+                if name in self.request.headers:
+                    request.headers[name] = self.request.headers[name]
         if door._cookies:
             door._cookies.set_cookie_header(request)
         return request

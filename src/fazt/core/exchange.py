@@ -378,6 +378,8 @@ def exchange(
                 yield Invalidate(app, url, head)
             if options.follow and head.status in STATUSES:
                 visited.add((method, str(url)))
+                if request.between is not None and fields_of.first(head.headers, "set-cookie") is not None:
+                    visited.clear()  # the caller keeps cookies: with a new one the same request is another
                 step = follow(
                     Leg(method, url, headers, body, keep_secret),
                     head,
