@@ -709,6 +709,28 @@ def test_no_order_of_events_loses_a_token_or_a_trial(steps: list[tuple[str, int,
     assert [go(given, now + 1000).wait for _ in range(3)] == [0.0] * 3
 
 
+def test_a_forked_child_waits_for_nobody_who_is_not_there() -> None:
+    held = threading.Lock()
+    given = Traffic(TrafficConfig.of({"breaker": {"fail_max": 1}, "concurrency": 1, "rate": "1/minute"}), lock=held)
+    go(given, 0.0, 503)
+    trial = given.enter(HOST, now=60.0)
+    place = given.place(HOST, wake=lambda: None)
+    assert place is not None
+    assert place.granted
+    with held:  # by a thread of the parent
+        given.start_anew(threading.Lock())
+        again = given.place(HOST, wake=lambda: None)
+        assert again is not None
+        assert again.granted
+        mine = given.enter(HOST, now=120.0)
+        assert mine.state == "half_open"  # it is still known that the host is down
+        trial.refund(120.0)  # the parent's own, ended by the child
+        trial.settle(status=200, now=120.0)
+        refused(given, 120.0)
+        mine.settle(status=200, now=120.0)
+        assert refused(given, 120.0, left=1.0, reason=Reason.HOST_RATE).retry_after is not None
+
+
 def test_threads_share_one_traffic() -> None:
     given = Traffic(TrafficConfig.of({"rate": "1000/second", "breaker": True, "wait": 0}), lock=threading.Lock())
     passed = [0] * 8

@@ -185,7 +185,8 @@ class Circuit:
 
     def cancel(self, permit: int) -> None:
         """End an admitted request that says nothing: not sent, or cancelled. A trial goes back."""
-        self._under_way -= 1
+        if self._under_way:  # else it was given before the fork
+            self._under_way -= 1
         if permit < 0 and not self.stale(permit):
             self._trials -= 1
 
@@ -255,6 +256,11 @@ class Circuit:
         self._turn()
         self._recent.clear()
         self._set(open=0.0, rolling=0.0, cool=0.0, manual=0.0, reason="")
+
+    def start_anew(self) -> None:
+        """Forget who is under way, as in a forked child; what was found out stays."""
+        self._under_way = self._trials = 0
+        self._round += 1
 
     def adopt(self, deadlines: Deadlines) -> None:
         """Take what another process, or the operator, has set."""

@@ -60,6 +60,11 @@ class Circuits:
         for key, circuit in self._ring.items():
             circuit.use(*rules.policy(key))
 
+    def start_anew(self) -> None:
+        """Forget who is under way, as in a forked child."""
+        for circuit in self._ring.values():
+            circuit.start_anew()
+
     def hear(self, rules: Rules, now: float) -> None:
         """Take what other processes, or an operator, have set."""
         if self._shared is None:

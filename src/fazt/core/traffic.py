@@ -164,6 +164,16 @@ class Traffic:
             """Whether nothing is limited, so that nothing needs to be asked."""
             self._unlimited = self._alone and not (len(self._circuits) or self._rules.breaking or self._rules.limiting)
 
+    def start_anew(self, lock: AbstractContextManager[Any] | None = None) -> None:
+        """Begin in a forked child: those who held a place, a trial or the lock are not there. What was learnt stays.
+
+        Args:
+            lock: a new one.
+        """
+        self._lock = lock if lock is not None else nullcontext()
+        self.waitlist = Waitlist(lock)
+        self._circuits.start_anew()
+
     def retry_for(self, service: str, own: RetryPolicy | None) -> RetryPolicy | None:
         """Return when a call is tried again: as it says itself, or its service, or the configuration; None: never."""
         if own is not None:
