@@ -9,6 +9,7 @@ import asyncio
 import math
 import socket
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from fazt.core.addresses import judge
 from fazt.core.call import Phases, Target
@@ -17,10 +18,15 @@ from fazt.net.connect import ATTEMPT_DELAY, connect, ends_here
 from fazt.net.connection import Connection
 from fazt.net.deadlines import Deadlines
 from fazt.net.forked import forks
+from fazt.net.http2_sharing import Sharing, available
 from fazt.net.pool import FUNCTIONS, Pool, PoolLimits, Turn, Turns
 from fazt.net.resolve import Resolver
 from fazt.net.timeouts import late
 from fazt.net.tls import TlsConfig, TlsSession
+
+if TYPE_CHECKING:
+    from fazt.net.http2 import Http2Stream
+    from fazt.net.http2_link import Http2Link
 
 __all__ = ["Connection", "Wire"]
 
@@ -36,6 +42,7 @@ class Wire:
             while the wire is in use.
         local_addresses: addresses of this machine's interfaces, reachable only under a grant; may be replaced too.
         attempt_delay: seconds between connection attempts (RFC 8305).
+        http2: whether HTTP/2 is offered to servers; where its libraries are missing there is one warning.
     """
 
     def __init__(
@@ -47,14 +54,15 @@ class Wire:
         own_listeners: Collection[tuple[str, int]] = frozenset(),
         local_addresses: Collection[str] = frozenset(),
         attempt_delay: float = ATTEMPT_DELAY,
+        http2: bool = False,
     ) -> None:
         self.tls = tls if tls is not None else TlsConfig()
         self.resolver = resolver if resolver is not None else Resolver()
         self.own_listeners = own_listeners
         self.local_addresses = local_addresses
-        self.pool: Pool[Target, Connection] = Pool(limits)
-        self.turns: Turns[Target, Connection] = Turns(limits.connections)
-        self.live: set[Connection] = set()
+        self.pool: Pool[Target, Connection | Http2Link] = Pool(limits)
+        self.turns: Turns[Target, Connection | Http2Link] = Turns(limits.connections)
+        self.live: set[Connection | Http2Link] = set()
         """Every connection that is open, idle or in use."""
         self._attempt_delay = attempt_delay
         self._era = 0
@@ -64,6 +72,8 @@ class Wire:
         self._forks = forks()
         self._sweep: asyncio.TimerHandle | None = None
         self.deadlines: Deadlines
+        self._sharing = Sharing(self) if http2 and available() else None
+        """The connections of HTTP/2 that are in use; None: HTTP/1.1 alone."""
 
     @property
     def tls_id(self) -> str:
@@ -78,7 +88,8 @@ class Wire:
         on_attempt: Callable[[], None],
         fresh: bool = False,
         phases: Phases | None = None,
-    ) -> Connection:
+        own: bool = False,
+    ) -> Connection | Http2Stream:
         """Return a pooled connection made under the same grant, or resolve, judge every address, and connect.
 
         Args:
@@ -87,6 +98,7 @@ class Wire:
             on_attempt: called once, before the first address is connected to.
             fresh: whether to leave the pool alone.
             phases: limits of single waits (`connect`, `pool`).
+            own: whether to leave alone what other calls are using.
 
         Raises:
             FaztError: `private_address` or `own_listener`; `pool_wait`, `dns`, `connect` or `tls_handshake` at the
@@ -95,12 +107,15 @@ class Wire:
         loop = asyncio.get_running_loop()
         if loop is not self._loop or self._forks != forks():
             self._start_anew(loop)
+        if self._sharing is not None and target.scheme == "https" and not own:
+            return await self._sharing.acquire(
+                target, deadline=deadline, on_attempt=on_attempt, fresh=fresh, phases=phases
+            )
         if not fresh:
             now = loop.time()
             while (pooled := self.pool.take(target, now)) is not None:
                 if pooled.usable():
-                    pooled.lease()
-                    return pooled
+                    return pooled.lease()
                 pooled.shut()
         if not self.turns.enter():
             handed = await self._wait(target, deadline=deadline, phases=phases, reuse=not fresh)
@@ -113,6 +128,8 @@ class Wire:
         except BaseException:
             self.turns.over()
             raise
+        if session is not None and self._sharing is not None:
+            return await self._sharing.open(target, session, sock, address, deadline=deadline)
         connection = Connection(self, target, sock=sock, address=address)
         self.live.add(connection)
         try:
@@ -120,8 +137,7 @@ class Wire:
         except BaseException:
             connection.shut()
             raise
-        connection.lease()
-        return connection
+        return connection.lease()
 
     async def _reach(
         self, target: Target, *, deadline: float, on_attempt: Callable[[], None]
@@ -139,20 +155,26 @@ class Wire:
         if target.scheme == "https":
             if target.tls != self.tls.id:
                 raise FaztError(Reason.INTERNAL, "An internal error.", detail=f"unknown TLS configuration {target.tls}")
-            session = TlsSession(await self.tls.ready(), target.host)
+            session = TlsSession(
+                await self.tls.ready(),
+                target.host,
+                protocols=None if self._sharing is None else self._sharing.protocols(target),
+            )
         on_attempt()
         sock, address = await connect(addresses, target.port, deadline=deadline, delay=self._attempt_delay)
         self._judge_local(sock, address, target)
         return session, sock, address
 
-    async def _wait(self, target: Target, *, deadline: float, phases: Phases | None, reuse: bool) -> Connection | None:
+    async def _wait(
+        self, target: Target, *, deadline: float, phases: Phases | None, reuse: bool
+    ) -> Connection | Http2Stream | None:
         """Wait for a turn: returns a connection that another call gave back, or None when one may be opened."""
         loop = asyncio.get_running_loop()
         if phases is not None and phases.pool is not None:
             deadline = min(deadline, loop.time() + phases.pool)
         turns = self.turns
         came = asyncio.Event()
-        turn: Turn[Target, Connection] = Turn(target, came.set, reuse)
+        turn: Turn[Target, Connection | Http2Link] = Turn(target, came.set, reuse)
         turns.wait(turn)
         try:
             if (oldest := self.pool.pop_oldest()) is not None:
@@ -164,8 +186,7 @@ class Wire:
                 if connection is None:
                     return None
                 if connection.usable():
-                    connection.lease()
-                    return connection
+                    return connection.lease()
                 came.clear()
                 turns.wait(turn, first=True)
                 connection.shut()  # which makes room for a new one, if it was not gone already
@@ -177,7 +198,7 @@ class Wire:
                 raise late(Reason.POOL_WAIT) from None
             raise
 
-    def _give_back(self, turn: Turn[Target, Connection]) -> None:
+    def _give_back(self, turn: Turn[Target, Connection | Http2Link]) -> None:
         """Pass on what came to somebody who was gone by then."""
         if turn.connection is not None:
             self.idle(turn.connection)
@@ -195,7 +216,7 @@ class Wire:
             sock.close()
             raise
 
-    def idle(self, connection: Connection) -> None:
+    def idle(self, connection: Connection | Http2Link) -> None:
         """Keep a connection that can be used again (called by the connection)."""
         loop = self._loop
         assert loop is not None
@@ -213,7 +234,16 @@ class Wire:
         if self._sweep is None and len(self.pool):
             self._sweep = loop.call_later(self.pool.limits.expiry, self._expire)
 
-    def closed(self, connection: Connection) -> None:
+    def kept(self, link: Http2Link) -> bool:
+        """Say whether a connection that is in use may take one more call under the rules as they are now."""
+        if link.era != self._era:
+            link.era = self._era
+            if self._keep is not None and not self._keep(link.target):
+                link.drain()
+                return False
+        return True
+
+    def closed(self, connection: Connection | Http2Link) -> None:
         """Forget a connection that is closing (called by the connection)."""
         self.live.discard(connection)
         self.pool.remove(connection)
@@ -267,6 +297,8 @@ class Wire:
         inherited, self.live = self.live, set()
         self.pool.clear()
         self.turns = Turns(self.turns.limit)
+        if self._sharing is not None:
+            self._sharing.clear()
         for connection in inherited:
             connection.abandon()
         self._loop, self._forks, self._sweep = loop, forks(), None

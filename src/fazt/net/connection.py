@@ -79,9 +79,14 @@ class Connection(Link):
 
     # --- one call
 
-    def lease(self) -> None:
-        """Hand the connection to one call, until `release` or `abort`."""
+    def lease(self) -> Connection:
+        """Hand the connection to one call, until `release` or `abort`; returns it."""
         self._leased = True
+        return self
+
+    def unasked(self, data: bytes) -> None:
+        """Take what came before anything was asked."""
+        self._take(data)
 
     async def send(
         self,

@@ -133,6 +133,14 @@ class Link(asyncio.Protocol):
         if self._closing or self._eof:
             raise _broken_handshake()
 
+    def adopt(self, other: Link) -> None:
+        """Take over the connection of another link, made while it was not known what the server speaks."""
+        self._transport, other._transport = other._transport, None
+        self._tls, self._eof, self._error = other._tls, other._eof, other._error
+        self._closing, self._full = other._closing, other._full
+        if self._transport is not None:
+            self._transport.set_protocol(self)
+
     def _shake_hands(self, data: bytes) -> None:
         tls = self._tls
         assert tls is not None

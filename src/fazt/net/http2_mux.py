@@ -1,0 +1,151 @@
+"""httpcore2's HTTP/2 connection, with what it leaves to be wished for where several calls share one connection.
+
+A call that is given up resets its stream, so that the server stops sending and the window of the others stays open; an
+answer is read while the request is still being sent; trailers are kept; interim answers are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import h2.errors
+import h2.events
+import h2.exceptions
+from httpcore2 import URL, AsyncHTTP2Connection, AsyncNetworkStream, ConnectionNotAvailable, Origin, Request
+
+from fazt.core.call import Fields
+from fazt.errors import FaztError, Reason
+from fazt.net.http1 import MAX_INTERIM
+
+if TYPE_CHECKING:
+    from fazt.net.http2_link import Http2Link
+
+MAX_STREAMS = 100
+"""Streams of one connection at a time; a server may allow fewer (httpcore2 never uses more)."""
+
+
+class Gone(Exception):  # noqa: N818 - says what happened; it never leaves this package
+    """The connection is closed; what its link noted says why."""
+
+
+class Stream(AsyncNetworkStream):
+    """A link as httpcore2 sees it. Deadlines are the calls' own: one that is late must not end the others."""
+
+    def __init__(self, link: Http2Link) -> None:
+        self._link = link
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore2's name
+        """Return what has come, or wait for it."""
+        return await self._link.read(max_bytes)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Write, and wait while the transport has no room for more."""
+        await self._link.write(buffer)
+
+    async def aclose(self) -> None:
+        """Close the link at once."""
+        self._link.shut()
+
+
+class Mux(AsyncHTTP2Connection):
+    """The requests of one connection."""
+
+    def __init__(self, link: Http2Link) -> None:
+        self._link = link
+        target = link.target
+        origin = Origin(b"https", target.host.encode("ascii"), target.port)
+        super().__init__(origin, Stream(link))
+        self._trailers: dict[int, Fields] = {}
+        self._interim: dict[int, int] = {}
+
+    @property
+    def room(self) -> int:
+        """How many streams the server allows at a time."""
+        return min(MAX_STREAMS, self._h2_state.remote_settings.max_concurrent_streams)
+
+    def under_way(self) -> list[int]:
+        """Return the streams that have not ended."""
+        return list(self._events)
+
+    def ended(self, stream: int) -> bool:
+        """Say whether the whole answer of a stream has arrived."""
+        events = self._events.get(stream)
+        return events is not None and len(events) > 0 and isinstance(events[-1], h2.events.StreamEnded)
+
+    def trailers(self, stream: int) -> Fields:
+        """Return the fields that came after the body."""
+        return self._trailers.get(stream, ())
+
+    def url(self, target: bytes) -> URL:
+        """Return a URL of this origin."""
+        origin = self._origin
+        return URL(scheme=origin.scheme, host=origin.host, port=origin.port, target=target)
+
+    async def _read_incoming_data(self, request: Request) -> list[h2.events.Event]:
+        try:
+            events = await super()._read_incoming_data(request)
+        except h2.exceptions.ProtocolError as error:
+            await self._write_outgoing_data(request)  # the GOAWAY that says why
+            self._link.broken(_told(error))
+            raise Gone from None
+        for event in events:
+            if isinstance(event, h2.events.TrailersReceived):
+                if event.stream_id in self._events:
+                    self._trailers[event.stream_id] = decode_fields(event.headers or ())
+            elif isinstance(event, h2.events.InformationalResponseReceived):
+                self._count(event.stream_id or 0)
+        return events
+
+    def _count(self, stream: int) -> None:
+        self._interim[stream] = self._interim.get(stream, 0) + 1
+        if self._interim[stream] > MAX_INTERIM:
+            self._link.broken(
+                FaztError(Reason.RESPONSE_HEADERS, f"The server sent more than {MAX_INTERIM} 1xx answers.")
+            )
+            raise Gone
+
+    async def _send_request_headers(self, request: Request, stream_id: int) -> None:
+        if not self._link.alive:  # it said goodbye while this call waited for its turn
+            raise ConnectionNotAvailable
+        await super()._send_request_headers(request, stream_id)
+
+    async def _send_request_body(self, request: Request, stream_id: int) -> None:
+        call = request.extensions["call"]
+        work = super()._send_request_body(request, stream_id)
+        if call.has_content:
+            call.upload(asyncio.ensure_future(work))
+        else:
+            await work
+
+    async def _response_closed(self, stream_id: int) -> None:
+        self._forsake(stream_id)
+        await super()._response_closed(stream_id)
+
+    def _forsake(self, stream_id: int) -> None:
+        """Reset a stream that has not ended, and give back the window of what nobody has read."""
+        state = self._h2_state
+        try:
+            stream: Any = state.streams.get(stream_id)
+            if stream is not None and not stream.closed:
+                state.reset_stream(stream_id, h2.errors.ErrorCodes.CANCEL)
+            for event in self._events.get(stream_id, ()):
+                if isinstance(event, h2.events.DataReceived) and event.flow_controlled_length:
+                    state.acknowledge_received_data(event.flow_controlled_length, stream_id)
+        except h2.exceptions.ProtocolError:  # the connection is over: nobody is left to tell
+            pass
+        self._trailers.pop(stream_id, None)
+        self._interim.pop(stream_id, None)
+        self._link.push(state.data_to_send())
+
+
+def decode_fields(headers: Any) -> Fields:
+    """Return fields, of which h2 has already read the bytes."""
+    return tuple([(name.decode("latin-1"), value.decode("latin-1").strip(" \t")) for name, value in headers])
+
+
+def _told(error: h2.exceptions.ProtocolError) -> FaztError:
+    if isinstance(error, h2.exceptions.DenialOfServiceError):  # a list of fields larger than we said we take
+        return FaztError(Reason.RESPONSE_HEADERS, "The fields of the answer are too long.", detail=str(error))
+    detail = f"{type(error).__name__}: {error}"[:200]
+    return FaztError(Reason.PROTOCOL, "The server's answer is not valid HTTP/2.", detail=detail)
