@@ -136,4 +136,3 @@ class Calls:
     def trips(self) -> int:
         """How often the network was reached for."""
         return len(self.sink.attempts)
-
