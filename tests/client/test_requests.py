@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import json
 import threading
@@ -377,5 +378,50 @@ def test_a_policy_file_that_changes_is_followed(kit: Kit, tmp_path: Path) -> Non
                 assert caught.value.reason is fazt.Reason.PRIVATE_ADDRESS
             held.close()
             assert len(where.requests) == 1
+
+    kit.run(main)
+
+
+def test_many_callers_share_a_small_pool(kit: Kit) -> None:
+    """Threads or tasks wait for a place; no more connections are opened than the limits say."""
+
+    async def main() -> None:
+        with site() as where:
+            limits = kit.lib.Limits(max_connections=2)
+            async with kit.client(policy=policy(where), limits=limits, timeout=20) as client:
+
+                async def one(number: int) -> int:
+                    get = client.real.get
+                    path = where.url(f"/{number}")
+                    response = await get(path) if kit.asynchronous else await asyncio.to_thread(get, path)
+                    assert response.json()["target"] == f"/{number}"
+                    return int(response.status_code)
+
+                assert await asyncio.gather(*map(one, range(40))) == [200] * 40
+                assert client.introspect()["pool"]["open"] <= 2
+            assert where.accepted <= 2
+
+    kit.run(main)
+
+
+def test_default_encoding_may_be_a_function(kit: Kit) -> None:
+    async def main() -> None:
+        with site({"/": Reply(200, "grün".encode("latin-1"))}) as where:
+            async with kit.client(policy=policy(where), default_encoding=lambda content: "latin-1") as client:
+                assert (await client.get(where.url())).text == "grün"
+
+    kit.run(main)
+
+
+def test_a_client_is_entered_once(kit: Kit) -> None:
+    async def main() -> None:
+        async with kit.client(policy=fazt.Policy()) as client:
+            enter = (
+                client.real.__aenter__
+                if kit.asynchronous
+                else functools.partial(asyncio.to_thread, client.real.__enter__)
+            )
+            with pytest.raises(RuntimeError, match="more than once"):
+                await enter()
 
     kit.run(main)

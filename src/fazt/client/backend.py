@@ -49,6 +49,7 @@ class Setup:
         sinks: where events go beside the policy's own log.
         cache: the response cache, None for none.
         traffic: limits, breakers and retries, of hosts and of services; None for none.
+        tune: brings those up to date when the policy's file describes others; None where the policy has no say in it.
         closing: what else is to be closed with the client.
     """
 
@@ -61,6 +62,7 @@ class Setup:
     sinks: tuple[Any, ...] = ()
     cache: Cache | None = None
     traffic: Traffic | None = None
+    tune: Callable[[], None] | None = None
     closing: tuple[Callable[[], object], ...] = ()
 
 
@@ -177,6 +179,8 @@ class Backend(Generic[E]):
         inherited = self.__dict__.pop("engine", None)
         if inherited is not None:
             abandon(inherited)
+        if self.setup.traffic is not None:
+            self.setup.traffic.start_anew(threading.Lock())
         self._begin()
 
     @property
@@ -227,12 +231,15 @@ class Backend(Generic[E]):
         return with_trace
 
     def _wire_parts(self) -> dict[str, Any]:
-        return {
+        parts: dict[str, Any] = {
             "tls": self._tls,
             "limits": self.setup.pool,
             "own_listeners": self.policy.own_listeners,
             "local_addresses": frozenset(hardware.interface_addresses()),
         }
+        if self.setup.http2:
+            parts["http2"] = True
+        return parts
 
     def _changed(self, change: PolicyChange) -> None:
         """Take back what a new snapshot no longer grants (called by the policy's own thread)."""
@@ -255,6 +262,8 @@ class Backend(Generic[E]):
         else:
             for scope, pattern in change.hosts:
                 engine.cache.purge(app=scope or None, pattern=pattern)
+        if self.setup.tune is not None:
+            self.setup.tune()
 
     def introspect(self) -> dict[str, Any]:
         """Return what this client really uses: its pool, TLS configuration, policy, protocol."""

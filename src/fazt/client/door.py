@@ -97,8 +97,8 @@ def setup_of(
 
 def _http2(wanted: bool) -> bool:
     """Tell whether HTTP/2 is used: where it was asked for and its library is there; else said once."""
-    if wanted and importlib.util.find_spec("fazt.net.http2") is None:
-        warnings.warn("http2=True: HTTP/2 is not available here, HTTP/1.1 is used", RuntimeWarning, stacklevel=4)
+    if wanted and any(importlib.util.find_spec(name) is None for name in ("h2", "fazt.net.http2")):
+        warnings.warn("http2=True needs fazt-net[http2]; HTTP/1.1 is used", RuntimeWarning, stacklevel=4)
         return False
     return wanted
 
