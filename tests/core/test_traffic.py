@@ -541,6 +541,9 @@ class Others:
         self.news: list[tuple[Key, Deadlines]] = []
         self.told: list[tuple[Key, Deadlines | None, Deadlines]] = []
 
+    def due(self, now: float) -> bool:
+        return True
+
     def changed(self, now: float) -> Iterable[tuple[Key, Deadlines]]:
         news, self.news = self.news, []
         return news

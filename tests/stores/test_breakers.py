@@ -246,6 +246,20 @@ def test_a_file_that_is_none_of_ours_is_an_error_at_once(data: Path) -> None:
         Breakers.open(data)
 
 
+def test_a_file_is_made_when_there_is_something_to_tell(data: Path, wall: Wall) -> None:
+    with Breakers.follow(data) as follower, Breakers.follow(data) as other:
+        traffic = Traffic(shared=follower)
+        assert (entered(traffic, 100.0), follower.error) == ("", None)
+        assert not data.exists()
+        other.publish(HOST, NONE, Deadlines(open=60.0), 0.0)
+        other.flush()
+        assert stat.S_IMODE((data / FILE).stat().st_mode) == 0o600
+        assert not follower.due(100.2)
+        assert (entered(traffic, 100.2), entered(traffic, 100.3)) == ("", "refused")
+    assert not list(follower.changed(200.0))  # closed
+    assert isinstance(follower.error, StoreError)
+
+
 def test_closing_writes_what_waits(data: Path, two: Breakers) -> None:
     with Breakers.open(data) as third:
         third.publish(HOST, NONE, Deadlines(open=160.0), 100.0)
@@ -401,6 +415,7 @@ def test_a_look_opens_nothing_and_waits_for_nobody(
     two.set_open(HOST, seconds=10)
     monkeypatch.setattr(sqlite3, "connect", lambda *_, **__: pytest.fail("a look opens no connection"))
     monkeypatch.setattr(threading.Thread, "start", lambda _: pytest.fail("a look starts no thread"))
+    assert one._file is not None
     held = one._file._idle[-1]  # the one that every look takes
     assert list(one.changed(100.1)) == []
     assert sorted(told(one, 100.3)) == [HOST]

@@ -96,7 +96,11 @@ class Key(NamedTuple):
 
 
 class SharedCircuits(Protocol):
-    """Where processes tell each other about their circuits. Neither method waits for a disk or another process."""
+    """Where processes tell each other about their circuits. No method waits for a disk or another process."""
+
+    def due(self, now: float) -> bool:
+        """Tell whether it is time to ask for what changed; may be called without the lock that the others need."""
+        ...
 
     def changed(self, now: float) -> Iterable[tuple[Key, Deadlines]]:
         """Return what others changed since the last time, deadlines in monotonic seconds."""

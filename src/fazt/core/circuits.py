@@ -60,6 +60,10 @@ class Circuits:
         for key, circuit in self._ring.items():
             circuit.use(*rules.policy(key))
 
+    def quiet(self, now: float) -> bool:
+        """Tell whether there is no circuit, and no time to ask whether others have one."""
+        return not self._ring and (self._shared is None or not self._shared.due(now))
+
     def start_anew(self) -> None:
         """Forget who is under way, as in a forked child."""
         for circuit in self._ring.values():

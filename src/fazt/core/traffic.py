@@ -162,7 +162,7 @@ class Traffic:
             self._circuits.configure(self._rules)
             self.idle = config.empty and self._alone and not len(self._circuits)
             """Whether nothing is limited, so that nothing needs to be asked."""
-            self._unlimited = self._alone and not (len(self._circuits) or self._rules.breaking or self._rules.limiting)
+            self._unlimited = not (self._rules.breaking or self._rules.limiting)
 
     def start_anew(self, lock: AbstractContextManager[Any] | None = None) -> None:
         """Begin in a forked child: those who held a place, a trial or the lock are not there. What was learnt stays.
@@ -229,7 +229,7 @@ class Traffic:
             FaztError: `breaker_open` or `host_rate`, with the seconds to wait in `retry_after`.
         """
         totals = self._totals
-        if self._unlimited:  # only retries are configured, or places
+        if self._unlimited and self._circuits.quiet(now):
             totals.attempts += 1
             return self._free
         with self._lock:
@@ -380,7 +380,7 @@ class Traffic:
             circuit = self._circuits.get(key, self._rules)
             act(circuit)
             self._circuits.tell(key, None, circuit.deadlines, now)
-            self.idle = self._unlimited = False
+            self.idle = False
 
 
 def _camel(counts: dict[str, Any]) -> dict[str, Any]:

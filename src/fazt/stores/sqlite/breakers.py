@@ -68,17 +68,18 @@ class SharedCircuit(NamedTuple):
 
 
 class Breakers:
-    """The shared breakers of a data directory, as one process sees them. Use `Breakers.open`.
+    """The shared breakers of a data directory, as one process sees them. Use `Breakers.open` or `Breakers.follow`.
 
     Args:
-        database: the file.
+        path: the file.
         every: seconds between two looks at it; `READ_EVERY` by default.
+        patience: seconds that one access may wait for another process.
     """
 
-    def __init__(self, database: Database, *, every: float | None = None) -> None:
-        self._file = database
-        self._stale = False
-        """Whether it belongs to the process that this one was forked from."""
+    def __init__(self, path: Path, *, every: float | None = None, patience: float = _PATIENCE) -> None:
+        self.path = path
+        self._patience = patience
+        self._file: Database | None = None
         self._every = READ_EVERY if every is None else every
         self.error: StoreError | None = None
         """Why the file could not be used the last time, None when it could."""
@@ -89,11 +90,12 @@ class Breakers:
         self._looked = float("-inf")
         self._seen = 0
         self._first = True
-        self._closed = False
+        self._closed = self._over = False
         self._own: set[int] = set()
         self._waiting: dict[Key, dict[str, float | str]] = {}
         self._busy: set[Key] = set()
         self._waiting_lock = threading.Lock()
+        self._opening = threading.Lock()
         self._thread: threading.Thread | None = None
         self._signals: SimpleQueue[threading.Event | Literal["stop"] | None] = SimpleQueue()
 
@@ -109,11 +111,21 @@ class Breakers:
         Raises:
             StoreError: the directory or the file cannot be used.
         """
-        claim_directory(data_dir, marks=_MARKS)
-        return cls(_database(data_dir / FILE, patience), every=every)
+        made = cls.follow(data_dir, every=every, patience=patience)
+        made._database()
+        return made
+
+    @classmethod
+    def follow(cls, data_dir: Path, *, every: float | None = None, patience: float = _PATIENCE) -> Breakers:
+        """Watch for the file in a data directory: it is made when there is something to tell, here or elsewhere.
+
+        Args:
+            data_dir, every, patience: as of `open`.
+        """
+        return cls(data_dir / FILE, every=every, patience=patience)
 
     def __repr__(self) -> str:
-        return f"<Breakers {self._file.path}>"
+        return f"<Breakers {self.path}>"
 
     def __enter__(self) -> Breakers:
         return self
@@ -125,6 +137,14 @@ class Breakers:
 
     # ---- for the path of a call
 
+    def due(self, now: float) -> bool:
+        """Tell whether `changed` would look at the file.
+
+        Args:
+            now: monotonic seconds.
+        """
+        return now - self._looked >= self._every
+
     def changed(self, now: float) -> Iterable[tuple[Key, Deadlines]]:
         """Return what others changed since the last time, deadlines in monotonic seconds.
 
@@ -134,6 +154,8 @@ class Breakers:
         if now - self._looked < self._every:
             return ()
         self._looked = now
+        if self._file is None and not os.path.exists(self.path):
+            return ()
         try:
             rows = self._news()
         except StoreError as error:
@@ -172,7 +194,7 @@ class Breakers:
         Raises:
             StoreError: the file cannot be read.
         """
-        with self._database.read() as connection:
+        with self._database().read() as connection:
             rows = connection.execute("SELECT * FROM circuits ORDER BY kind, name, role").fetchall()
         found = [SharedCircuit(_key(row), _deadlines(row), row["actor"], row["written_at"]) for row in rows]
         return [circuit for circuit in found if circuit.deadlines != NONE]
@@ -190,7 +212,7 @@ class Breakers:
             StoreError: the file cannot be written.
         """
         changes: dict[str, float | str] = {"manual": time.time() + seconds, "reason": reason}
-        with self._database.write() as connection:
+        with self._database().write() as connection:
             row = _merge(connection, key, changes, actor=actor)
         return SharedCircuit(key, _deadlines(row), row["actor"], row["written_at"])
 
@@ -201,7 +223,7 @@ class Breakers:
             StoreError: the file cannot be written.
         """
         changes: dict[str, float | str] = {**dict.fromkeys(_FIELDS, 0.0), "reason": ""}
-        with self._database.write() as connection:
+        with self._database().write() as connection:
             found = connection.execute("SELECT * FROM circuits WHERE (kind, name, role) = (?, ?, ?)", key).fetchone()
             _merge(connection, key, changes, actor=actor)
         return found is not None and _deadlines(found) != NONE
@@ -229,13 +251,14 @@ class Breakers:
         if thread is not None and thread.is_alive():
             self._signals.put("stop")
             thread.join(timeout)
-        if not self._stale:
+        self._over = True
+        if self._file is not None:
             self._file.close()
 
     # ---- reading
 
     def _news(self) -> list[Row]:
-        with self._database.read() as connection:
+        with self._database().read() as connection:
             (revision,) = connection.execute("SELECT revision FROM counter").fetchone()
             first, self._first = self._first, False
             if revision == self._seen:
@@ -300,7 +323,7 @@ class Breakers:
             return
         own: set[int] = set()
         try:
-            with self._database.write() as connection:
+            with self._database().write() as connection:
                 for key, fields in changes.items():
                     row = _merge(connection, key, fields)
                     # A row that holds nothing but what this process has set need not be read by it again.
@@ -329,22 +352,20 @@ class Breakers:
             _logger.warning("breakers are not shared with other processes: %s", error.message)
         self.error = error
 
+    def _database(self) -> Database:
+        if self._over:
+            raise StoreError(f"{FILE} is closed")
+        with self._opening:
+            if self._file is None:
+                claim_directory(self.path.parent, marks=_MARKS)
+                self._file = Database(self.path, "breakers", durability="NORMAL", patience=self._patience)
+            return self._file
+
     def _after_fork(self) -> None:
         # Closing the parent's connections here could end its transactions (sqlite.org/howtocorrupt.html section 2.6).
         _inherited.append(self._file)
-        self._stale = True
+        self._file = None
         self._forget()
-
-    @property
-    def _database(self) -> Database:
-        if self._stale:
-            self._file = _database(self._file.path, _PATIENCE)
-            self._stale = False
-        return self._file
-
-
-def _database(path: Path, patience: float) -> Database:
-    return Database(path, "breakers", durability="NORMAL", patience=patience)
 
 
 def _merge(connection: Connection, key: Key, changes: Mapping[str, float | str], *, actor: str = "") -> Row:
@@ -386,5 +407,5 @@ def _after_fork() -> None:
 
 
 _opened: weakref.WeakSet[Breakers] = weakref.WeakSet()
-_inherited: list[Database] = []
+_inherited: list[Database | None] = []
 os.register_at_fork(after_in_child=_after_fork)
