@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import fazt
 from fazt.cli import main
 from fazt.core.services import ServicePolicy
 from fazt.errors import ConfigError, Reason
+from tests.client.forking import Parent, forked
 from tests.client.site import HOST, OTHER, Kit, Reply, Seen, policy, site, text
 
 AT_ONCE: dict[str, Any] = {"base": 0.0}
@@ -176,6 +178,40 @@ def test_places_of_a_host_are_held_until_the_body_is_closed(kit: Kit) -> None:
     kit.run(run)
 
 
+async def looked(held: Any) -> None:
+    """Let a policy file be read again, and the client hear of it on its loop."""
+    held.look(settled=True)
+    await asyncio.sleep(0)
+
+
+def test_a_policy_file_changes_the_limits_of_a_client_in_use(kit: Kit, tmp_path: Path) -> None:
+    async def run() -> None:
+        with site({"/": text("fine")}) as there:
+            path = tmp_path / "policy.toml"
+            grant = (
+                f'[[allow]]\ntarget = "http://{HOST}:{there.port}"\naddresses = ["127.0.0.1/32"]\n'
+                f'[resolve]\n"{HOST}" = ["127.0.0.1"]\n'
+            )
+            path.write_text(grant)
+            held = fazt.Policy.from_file(path)
+            async with kit.client(policy=held) as client:
+                for _ in range(3):
+                    await client.get(there.url("/"))
+                path.write_text(grant + '[traffic]\nrate = "1/hour"\nwait = 0\n')
+                await looked(held)
+                await client.get(there.url("/"))
+                assert (await refused(client, there.url("/"))).reason is Reason.HOST_RATE
+                path.write_text(grant + '[traffic]\nrate = "1/fortnight"\n')
+                await looked(held)
+                assert (await refused(client, there.url("/"))).reason is Reason.HOST_RATE
+                path.write_text(grant)
+                await looked(held)
+                await client.get(there.url("/"))
+            held.close()
+
+    kit.run(run)
+
+
 def test_an_operator_opens_a_breaker_and_closes_it_again(
     kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,10 +223,25 @@ def test_an_operator_opens_a_breaker_and_closes_it_again(
     async def run() -> None:
         with site({"/": text("fine")}) as there:
             assert main(["net", "allow", f"http://{HOST}:{there.port}", "--address", "127.0.0.1/32"]) == 0
-            assert main(["breaker", "open", HOST, "--reason", "they are moving"]) == 0
             async with kit.client() as client:
+                assert (await client.get(there.url("/"))).text == "fine"
+                assert main(["breaker", "open", HOST, "--reason", "they are moving"]) == 0
                 assert (await refused(client, there.url("/"))).reason is Reason.BREAKER_OPEN
                 assert main(["breaker", "close", HOST]) == 0
                 assert (await client.get(there.url("/"))).text == "fine"
 
     kit.run(run)
+
+
+def test_a_forked_child_goes_on_though_a_thread_of_its_parent_held_the_lock() -> None:
+    with site({"/": text("fine")}) as there:
+        limits = {"rate": "100/second", "breaker": True, "concurrency": 2}
+        with fazt.Client(policy=policy(there), traffic=limits) as client:
+            client.get(there.url("/"))
+            traffic = client._intake.backend.setup.traffic
+
+            def work(parent: Parent) -> None:
+                parent.say(client.get(there.url("/")).text)
+
+            with traffic._lock, forked(work) as child:
+                assert child.hear() == "fine"

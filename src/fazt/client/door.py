@@ -6,7 +6,6 @@ import contextlib
 import copy
 import functools
 import importlib.util
-import threading
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from fazt.client.arguments import pool_limits, refuse_bypasses, refuse_environment, tls_config
 from fazt.client.asked import CONNECT, MODES, NAMES, NOTHING, POOL, READ, WRITE, Asked, asked
 from fazt.client.backend import Setup, as_tuple, policy_for
-from fazt.client.cache import cache_from
+from fazt.client.cache import OwnCookies, cache_from
 from fazt.client.families import Family, family
 from fazt.client.intake import EXTENSION, Intake
+from fazt.client.pace import pace_for
 from fazt.core.profiles import CLIENT_REDIRECTS
 from fazt.errors import ConfigError
 from fazt.net.decode import accept_encoding
@@ -25,7 +25,6 @@ from fazt.version import __version__
 if TYPE_CHECKING:
     from fazt.client.policies import Policy
     from fazt.core.call import Fields
-    from fazt.core.traffic import Traffic
     from fazt.telemetry.hooks import Hooks
 
 Q = TypeVar("Q")
@@ -76,7 +75,7 @@ def setup_of(
     try:
         pool, tls = pool_limits(limits), tls_config(verify, cert, held)
         again = functools.partial(tls_config, verify, cert, held) if verify is True else None
-        state, closing = _traffic(held, traffic, services)
+        pace = pace_for(held, traffic, services)
         return Setup(
             policy=held,
             owned=owned,
@@ -86,8 +85,9 @@ def setup_of(
             http2=_http2(http2),
             sinks=as_tuple(sinks),
             cache=cache_from(cache),
-            traffic=state,
-            closing=closing,
+            traffic=pace.traffic,
+            tune=pace.tune,
+            closing=pace.closing,
         )
     except BaseException:
         if owned:
@@ -103,38 +103,6 @@ def _http2(wanted: bool) -> bool:
     return wanted
 
 
-def _traffic(
-    policy: Policy, given: Any, services: Mapping[str, Any] | None
-) -> tuple[Traffic | None, tuple[Callable[[], object], ...]]:
-    """Return the limits of hosts and services, and what closes them.
-
-    The caller's count, else those of the policy's file or data directory; the circuits of a data directory are shared
-    with all processes that use it.
-    """
-    table = given if given is not None else (policy.traffic or None)
-    if services is not None:
-        if table is not None and not isinstance(table, Mapping):
-            raise ConfigError("services= goes into the traffic= that is given beside it")
-        table = {**(table or {}), "services": dict(services)}
-    settings = getattr(policy, "settings", None)
-    if table is None and settings is None:
-        return None, ()
-    from fazt.core.traffic import Traffic
-    from fazt.core.traffic_config import TrafficConfig
-
-    if isinstance(table, Traffic):
-        return table, ()
-    config = TrafficConfig.of(table, "traffic")
-    if settings is not None:
-        from fazt.stores.sqlite import breakers
-
-        if table is not None or (settings.data / breakers.FILE).exists():
-            shared = breakers.Breakers.open(settings.data)
-            return Traffic(config, lock=threading.Lock(), shared=shared), (shared.close,)
-    made = Traffic(config, lock=threading.Lock())
-    return (None if made.idle else made), ()
-
-
 class Door(Generic[Q, R]):
     """The part of a client that knows neither threads nor loops. `_library` names the family of its subclass."""
 
@@ -143,6 +111,7 @@ class Door(Generic[Q, R]):
     _family: Family
     _hooks: Hooks | None
     _borrowed: bool
+    _own_cookies: OwnCookies
 
     # Typed as what they are in both libraries, whose classes stand beside this one in the client's bases.
     if TYPE_CHECKING:
@@ -209,6 +178,7 @@ class Door(Generic[Q, R]):
         """Complete a client whose httpx part is made."""
         self._intake = intake
         self._family = intake.family
+        self._own_cookies = OwnCookies()
         self._hooks = None
         if any(hook is not None for hook in hooks.values()):
             from fazt.telemetry.hooks import Hooks
@@ -330,6 +300,7 @@ class Door(Generic[Q, R]):
         for name, _ in fields:
             if name == "set-cookie":
                 self.cookies.extract_cookies(response)
+                self._own_cookies.learn(response.request.method, fields)
                 break
         if not follow and 300 <= response.status_code < 400 and response.has_redirect_location:
             with contextlib.suppress(self._family.library.RemoteProtocolError):
