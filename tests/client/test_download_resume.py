@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.client.download_site import CONTENT, KEPT, KINDS, OTHER, Answer, Fetch, Request, Site, names, serving
 
-from fazt.client.download_part import part_name
+from fazt.client.download_body import Body
+from fazt.client.download_part import PartFile, open_part, part_name
+from fazt.client.paths import open_destination
 from fazt.core.retry import RetryPolicy
 from fazt.errors import Reason
+from tests.client.download_site import CONTENT, KEPT, KINDS, OTHER, Answer, Fetch, Request, Site, names, serving
 
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 CHANGED = CONTENT[::-1]
@@ -31,9 +36,12 @@ def site() -> Iterator[Site]:
         yield started
 
 
-@pytest.fixture(params=KINDS)
-def fetch(request: pytest.FixtureRequest, site: Site) -> Fetch:
-    return Fetch(request.param, site.port)
+@pytest.fixture(params=[*KINDS, *(f"{kind}, past the cache" for kind in KINDS)])
+def fetch(request: pytest.FixtureRequest, site: Site, monkeypatch: pytest.MonkeyPatch) -> Fetch:
+    kind, _, past = request.param.partition(", ")
+    if past:
+        monkeypatch.setattr("fazt.client.download_body.LARGE", 1)
+    return Fetch(kind, site.port)
 
 
 def break_off(site: Site, fetch: Fetch, folder: Path, *, at: int = KEPT, **wishes: Any) -> None:
@@ -385,6 +393,111 @@ def test_a_file_that_changes_between_two_attempts_begins_anew(site: Site, fetch:
     got = fetch(site.url(), tmp_path / "f", sha256=hashlib.sha256(CHANGED).hexdigest(), retry=RetryPolicy(base=0.0))
     assert not got.resumed
     assert got.path.read_bytes() == CHANGED
+
+
+# --- large files, which go past the page cache
+
+
+def offsets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Where and how much is written past the cache from now on."""
+    seen: list[tuple[int, int]] = []
+    real = PartFile.write_past_cache
+
+    def noting(part: PartFile, view: memoryview) -> None:
+        seen.append((part.size, len(view)))
+        real(part, view)
+
+    monkeypatch.setattr(PartFile, "write_past_cache", noting)
+    return seen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_large_file_goes_past_the_page_cache(
+    site: Site, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.content = random.Random(3).randbytes(36_567_891)
+    digest = hashlib.sha256(site.content).hexdigest()
+    seen = offsets(monkeypatch)
+    fetch = Fetch(kind, site.port)
+    site.cuts = [1_234_567]
+    assert fetch.failing(site.url(), tmp_path / "f").kept == 1_234_567
+    got = fetch(site.url(), tmp_path / "f", sha256=digest)
+    assert got.resumed
+    assert got.path.stat().st_size == len(site.content)
+    assert hashlib.sha256(got.path.read_bytes()).hexdigest() == digest
+    assert seen[-1][0] + seen[-1][1] == len(site.content)
+    assert len(seen) < 100
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("when", ["at once", "on writing"])
+def test_a_file_system_that_cannot_do_that_is_written_to_as_usual(
+    site: Site, kind: str, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fazt.client.download_body.LARGE", 1)
+    site.content = random.Random(4).randbytes(2_500_001)
+    if when == "at once":
+        monkeypatch.setattr(os, "O_DIRECT", 0, raising=False)
+    else:
+        real = os.write
+
+        def picky(fd: int, data: bytes | memoryview) -> int:
+            if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+                raise OSError(errno.EINVAL, "alignment")
+            return real(fd, data)
+
+        monkeypatch.setattr(os, "write", picky)
+    got = Fetch(kind, site.port)(site.url(), tmp_path / "f")
+    assert got.path.read_bytes() == site.content
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_pieces_of_any_size_end_up_in_order(
+    tmp_path: Path, seed: int, hashed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever came is written after a second, at whatever length it is: what follows is aligned all the same."""
+    monkeypatch.setattr("fazt.client.download_body.LARGE", 1)
+    draw = random.Random(seed)
+    content = draw.randbytes(3_000_000 + seed)
+    seen = offsets(monkeypatch)
+    destination = open_destination(str(tmp_path / "f"))
+    part = open_part(destination, mode=None, resume=False)
+    body = Body(part, hashed=hashed, clock=lambda: 0.0)
+    head = draw.choice([1, 5000])
+    part.write([content[:head]])
+    body.rewind()
+    body.begin(len(content) - head)
+    left = memoryview(content)[head:]
+    while left:
+        size = min(draw.choice([1, 100, 4096, 65_536, 500_000, 2_000_000]), len(left))
+        room = body.room
+        assert room is not None
+        if draw.random() < 0.5 and len(room):
+            size = min(size, len(room))
+            room[:size] = left[:size]
+            due = body.take(room[:size])
+        else:
+            due = body.take(bytes(left[:size]))
+        left = left[size:]
+        if due or draw.random() < 0.2:
+            body.flush()
+    body.finish()
+    part.commit(overwrite=True)
+    destination.close()
+    assert (tmp_path / "f").read_bytes() == content
+    assert body.digest == (hashlib.sha256(content).hexdigest() if hashed else None)
+    assert any(offset % 4096 for offset, _ in seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_short_write_is_continued(site: Site, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, draw = os.write, random.Random(6)
+    monkeypatch.setattr(os, "writev", lambda fd, pieces: real(fd, b"".join(pieces)[: draw.randint(1, 9000)]))
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[: draw.choice([1, 4096, 5000, 1 << 20])]))
+    assert Fetch(kind, site.port)(site.url(), tmp_path / "f").path.read_bytes() == CONTENT
+    monkeypatch.setattr("fazt.client.download_body.LARGE", 1)
+    assert Fetch(kind, site.port)(site.url(), tmp_path / "g").path.read_bytes() == CONTENT
 
 
 # --- the part itself

@@ -111,8 +111,8 @@ async def arun(engine: AsyncEngine, plan: Plan, *, profile: Profile, app: str = 
 
 
 def _pump(stream: Any, transfer: Transfer) -> None:
-    read, take, paced = stream.read_some, transfer.take, transfer.plan.pacer is not None
-    while data := read():
+    take, paced = transfer.take, transfer.plan.pacer is not None
+    while data := stream.read_some() if (room := transfer.room) is None else stream.read_view(room):
         if take(data):
             transfer.flush()
         if paced and (delay := transfer.pause(len(data))) > 0:

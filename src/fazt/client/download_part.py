@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fazt.client.paths import Destination
 
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+ALIGNED: Final = 4096
+"""Bytes to whose multiples, in the file and in memory, the disk writes by itself."""
 _PIECE: Final = 1024 * 1024
 _MAX_SIDECAR: Final = 16 * 1024
 _LONGEST_NAME: Final = 200
@@ -67,7 +69,7 @@ class PartFile:
     Made by `open_part`; ended by `commit`, `keep` or `discard`, each of which closes it.
     """
 
-    __slots__ = ("_destination", "_fd", "_had_sidecar", "_inode", "_mode", "_name", "origin", "size")
+    __slots__ = ("_bypass", "_destination", "_fd", "_had_sidecar", "_inode", "_mode", "_name", "origin", "size")
 
     def __init__(self, destination: Destination, name: str, fd: int, *, mode: int | None) -> None:
         found = os.fstat(fd)
@@ -77,6 +79,7 @@ class PartFile:
         self._inode = (found.st_dev, found.st_ino)
         self._mode = mode
         self._had_sidecar = False
+        self._bypass = False
         self.size = found.st_size
         self.origin: Origin | None = None
 
@@ -166,6 +169,56 @@ class PartFile:
                     done = os.write(self._fd, view)
                     self.size += done
                     view = view[done:]
+
+    def bypass_cache(self) -> bool:
+        """Prepare to write past the page cache; False where the file system cannot."""
+        self._bypass = self._direct(True)
+        return self._bypass
+
+    def write_past_cache(self, view: memoryview) -> None:
+        """Append bytes that are aligned in memory as they will be in the file.
+
+        Raises:
+            DownloadError: `file_write`.
+        """
+        with _writing("write the file"):
+            head = min(-self.size % ALIGNED, len(view)) if self._bypass else len(view)
+            tail = head + (len(view) - head) // ALIGNED * ALIGNED
+            if head:
+                self._write_plainly(view[:head])
+            while head < tail and self._bypass:
+                try:
+                    done = os.write(self._fd, view[head:tail])
+                except OSError as fault:
+                    if fault.errno != errno.EINVAL:
+                        raise
+                    self._bypass = False  # a disk with other wishes, or none of this kind
+                    break
+                self.size += done
+                head += done
+                self._bypass = done % ALIGNED == 0
+            if head < len(view):
+                self._write_plainly(view[head:])
+
+    def _write_plainly(self, view: memoryview) -> None:
+        """Append through the page cache."""
+        self._direct(False)
+        while view:
+            done = os.write(self._fd, view)
+            self.size += done
+            view = view[done:]
+        if self._bypass:
+            self._bypass = self._direct(True)
+
+    def _direct(self, wanted: bool) -> bool:
+        """Switch the cache off or on for what is written next; False where that cannot be done."""
+        flag = getattr(os, "O_DIRECT", 0)
+        try:
+            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+            fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | flag if wanted else flags & ~flag)
+        except OSError:
+            return False
+        return flag != 0
 
     # --- the end
 

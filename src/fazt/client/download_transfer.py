@@ -197,8 +197,9 @@ class Transfer:
 
     def _answered(self, response: Response) -> bool | None:
         """Judge the head of an answer: True to read its body, False when there is nothing to read, None to ask anew."""
-        part = self._part
+        part, body = self._part, self._body
         assert part is not None
+        assert body is not None
         if response.status == 304 and self.plan.conditional and self._asked is None:
             check_unchanged(self._destination)
             return False
@@ -224,6 +225,7 @@ class Transfer:
             case Rest(total):
                 check_length(self.plan, total)
                 part.go_on()
+                body.begin(total - part.size)
                 self._resumed = True
                 self._total, self._done = total, part.size
             case Whole(length):
@@ -249,6 +251,7 @@ class Transfer:
             origin = Origin(redacted(plan.url), plan.key, digest_of(where), found.etag, found.modified, length)
         part.begin(origin)
         body.rewind()
+        body.begin(length)
         self._total, self._done = length, 0
 
     def _same_place(self, response: Response, part: PartFile) -> bool:
@@ -259,7 +262,13 @@ class Transfer:
 
     # --- the body
 
-    def take(self, data: bytes) -> bool:
+    @property
+    def room(self) -> memoryview | None:
+        """Where the next piece may be put before it is given to `take`."""
+        assert self._body is not None
+        return self._body.room
+
+    def take(self, data: bytes | memoryview) -> bool:
         """Take a piece of the body; tell whether it is time to `flush`."""
         self._done += len(data)
         if self.plan.max_bytes is not None and self._done > self.plan.max_bytes:

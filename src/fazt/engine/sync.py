@@ -274,6 +274,34 @@ class Streamed:
             self._fail(error)
             raise
 
+    def read_view(self, buffer: memoryview) -> bytes | memoryview:
+        """Return the next piece of the body as `read_some`, in the buffer where it can be put there by the kernel.
+
+        Args:
+            buffer: room for a piece; what is returned may be a part of it.
+
+        Raises:
+            FaztError: as `read_some`.
+        """
+        lease = self._lease
+        connection = lease.connection
+        read = getattr(connection, "read_view", None)
+        if read is None or self._body is not None or self._scrub is not None or lease.recording is not None:
+            return self.read_some()
+        assert connection is not None
+        try:
+            data: bytes | memoryview = read(buffer, deadline=self._opened.deadline, idle=self._opened.idle)
+            if not data:
+                return self._finish(connection)
+            self.size += len(data)
+            self.record.response_bytes = self.size
+            if self.size > self._opened.cap:
+                raise FaztError(Reason.RESPONSE_BODY, f"The response is larger than {self._opened.cap} bytes.")
+        except BaseException as error:
+            self._fail(error)
+            raise
+        return data
+
     def read(self) -> bytes:
         """Return all that is left of the body.
 
