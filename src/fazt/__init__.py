@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fazt.client.registry import aclose_client, close_client, get_async_client, get_client
     from fazt.client.rules import Rule, Secret
     from fazt.core.retry import RetryPolicy
+    from fazt.core.services import ServicePolicy
 
 __all__ = [
     "AsyncClient",
@@ -38,6 +39,7 @@ __all__ = [
     "RetryPolicy",
     "Rule",
     "Secret",
+    "ServicePolicy",
     "Transport",
     "__version__",
     "aclose_client",
@@ -75,6 +77,7 @@ _HOMES = {
     "client.registry": "aclose_client close_client get_async_client get_client",
     "client.rules": "Rule Secret",
     "core.retry": "RetryPolicy",
+    "core.services": "ServicePolicy",
 }
 """Modules and the public names in them, each loaded when one of its names is first asked for."""
 

@@ -11,7 +11,6 @@ import pytest
 
 import fazt
 from fazt.cli import main
-from fazt.core.services import ServicePolicy
 from fazt.errors import ConfigError, Reason
 from tests.client.forking import Parent, forked
 from tests.client.site import HOST, OTHER, Kit, Reply, Seen, policy, site, text
@@ -153,7 +152,7 @@ def test_services_are_policies_or_tables_and_nothing_else(kit: Kit) -> None:
     async def run() -> None:
         with site() as there:
             granted = policy(there)
-            async with kit.client(policy=granted, services={"a": ServicePolicy(), "b": {}, "c": True}):
+            async with kit.client(policy=granted, services={"a": fazt.ServicePolicy(), "b": {}, "c": True}):
                 pass
             wrong: Any
             for wrong in ({"a": 5}, {"a": {"rates": 1}}, {"": {}}):

@@ -26,6 +26,7 @@ SURFACE = [
     "RetryPolicy",
     "Rule",
     "Secret",
+    "ServicePolicy",
     "Transport",
     "__version__",
     "aclose_client",
