@@ -49,6 +49,7 @@ def where() -> Iterator[Site]:
         "/varies": counting(Cache_Control="max-age=60", Vary="Accept-Language"),
         "/cookie": counting(Cache_Control="max-age=60", Set_Cookie="a=b"),
         "/tagged": tagged,
+        "/filter": lambda seen: text("", Set_Cookie=f"filter={seen.query}; Path=/"),
         "/packed": Reply(
             200,
             gzip.compress(b"unpacked"),
@@ -259,3 +260,65 @@ def test_a_forked_child_begins_with_an_empty_memory(where: Site) -> None:
     os.close(reader)
     assert os.waitpid(child, 0)[1] == 0
     assert cache.of(held.id).stats().items == 1
+
+
+# --- cookies
+
+
+def test_cookies_that_servers_set_by_themselves_do_not_part_a_client_from_its_cache(kit: Kit, where: Site) -> None:
+    async def main() -> None:
+        async with kit.client(policy=policy(where), cache=True) as client:
+            assert used(await client.get(where.url("/fresh"))) == "miss"
+            for value in ("1", "2"):
+                await client.get(where.url(f"/filter?{value}"))
+                answers = [await client.get(where.url(path)) for path in ("/fresh", "/private", "/private")]
+                assert answers[0].request.headers["cookie"] == f"filter={value}"
+                assert [used(answer) for answer in answers] == ["hit", "miss" if value == "1" else "hit", "hit"]
+
+    kit.run(main)
+
+
+def test_whoever_logs_in_does_not_see_what_was_answered_before(kit: Kit, where: Site) -> None:
+    async def main() -> None:
+        async with kit.client(policy=policy(where), cache=True) as client:
+            texts = []
+            for value in ("1", "2"):
+                await client.post(where.url(f"/filter?{value}"))
+                answers = [await client.get(where.url("/private")) for _ in range(2)]
+                assert [used(answer) for answer in answers] == ["miss", "hit"]
+                texts.append(answers[0].text)
+            assert texts == ["1", "2"]
+
+    kit.run(main)
+
+
+def test_cookies_of_the_programs_own_are_credentials(kit: Kit, where: Site) -> None:
+    cache = Cache()
+
+    async def main() -> None:
+        for value in ("one", "two"):
+            async with kit.client(policy=policy(where), cache=cache, cookies={"session": value}) as client:
+                assert [used(await client.get(where.url("/private"))) for _ in range(2)] == ["miss", "hit"]
+        async with kit.client(policy=policy(where), cache=cache) as client:
+            await client.get(where.url("/filter?1"))
+            for value, use in (("one", "hit"), ("two", "hit"), ("three", "miss")):
+                headers = {"Cookie": f"session={value}"}
+                assert used(await client.get(where.url("/private"), headers=headers)) == use
+
+    kit.run(main)
+
+
+def test_one_clients_jar_is_not_anothers(kit: Kit, where: Site) -> None:
+    cache = Cache()
+
+    async def main() -> None:
+        texts = set()
+        for _ in range(2):
+            async with kit.client(policy=policy(where), cache=cache) as client:
+                await client.get(where.url("/filter?1"))
+                answer = await client.get(where.url("/private"))
+                assert used(answer) == "miss"
+                texts.add(answer.text)
+        assert len(texts) == 2
+
+    kit.run(main)

@@ -148,6 +148,7 @@ class AsyncDoor(Door[Q, R]):
                 follow=limit,
                 total=not stream,
                 between=trip.between_async if trip is not None else None,
+                jar=self._own_cookies.jar(request.headers),
             )
             backend = intake.backend
             if live:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from fazt.core.cache.entry import ResponseStore
 from fazt.core.cache.memory import MemoryStore
+from fazt.core.cache.request import SAFE
 from fazt.core.cache.responses import CacheStats, ResponseCache
 from fazt.core.cache.storing import CacheRules
+from fazt.core.call import Fields
 from fazt.errors import ConfigError
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Bytes kept, unless said otherwise."""
+_MOST_COOKIES = 1000
 _RULED: Final = CacheRules(per_rule=True)
 
 
@@ -130,6 +134,37 @@ class Cache:
         from fazt.stores.sqlite.responses import SqliteResponses
 
         self._store = SqliteResponses(self.directory, max_bytes=self._max_bytes, max_entry=self._max_entry)
+
+
+class OwnCookies:
+    """Tells cookies that servers set by themselves from those that say whom a client speaks for.
+
+    The first come in answers to safe requests: a load balancer's, a bot filter's. They change all the time, and a
+    cache that went by their values would find nothing again. What the program sets, and what comes in answer to a
+    login, is a credential like any other.
+    """
+
+    __slots__ = ("_jar", "_pairs")
+
+    def __init__(self) -> None:
+        self._jar = os.urandom(8).hex()
+        self._pairs: set[str] = set()
+
+    def learn(self, method: str, fields: Fields) -> None:
+        """Take in the `Set-Cookie` fields of an answer."""
+        if method not in SAFE or len(self._pairs) > _MOST_COOKIES:
+            self.__init__()  # type: ignore[misc]  # somebody else may speak from now on
+            return
+        self._pairs.update(value.partition(";")[0].strip() for name, value in fields if name == "set-cookie")
+
+    def jar(self, headers: Mapping[str, str]) -> str:
+        """Return the id of the jar that the cookies of a request are of, "" where one of them is not."""
+        if not self._pairs:
+            return ""
+        given = headers.get("cookie")
+        if not given or not self._pairs.issuperset(pair.strip() for pair in given.split(";")):
+            return ""
+        return self._jar
 
 
 def cache_from(given: Any) -> Cache | None:

@@ -52,6 +52,7 @@ class Intake:
         follow: int | None = None,
         total: bool = True,
         between: Any = None,
+        jar: str = "",
     ) -> tuple[Request, Settled]:
         """Return the engine's request, and what is asked for.
 
@@ -61,6 +62,7 @@ class Intake:
             follow: how many redirects to follow, None to follow none.
             total: whether the call ends within a default time when it asks for none.
             between: called at every redirect that is followed.
+            jar: id of the jar that the request's cookies are of (`cache.OwnCookies`).
 
         Raises:
             FaztError: `bad_option` for a Host that is not the URL's.
@@ -103,6 +105,7 @@ class Intake:
             settled.options,
             upload,
             between,
+            jar,
         )
         if host != place.netloc:
             refused = FaztError(Reason.BAD_OPTION, "Host is made of the URL; a request cannot name another one")

@@ -168,7 +168,12 @@ class SyncDoor(Door[Q, R]):
             if len(history) > self.max_redirects:
                 raise FaztError(Reason.REDIRECT_LIMIT, "the authentication asks for too many requests")
             call, settled = intake.take(
-                request, stream=live, follow=limit, total=not stream, between=trip.between if trip is not None else None
+                request,
+                stream=live,
+                follow=limit,
+                total=not stream,
+                between=trip.between if trip is not None else None,
+                jar=self._own_cookies.jar(request.headers),
             )
             backend = intake.backend
             if live:

@@ -69,6 +69,7 @@ class Trip:
         response.default_encoding = door._default_encoding
         if first(head.headers, "set-cookie") is not None:
             door.cookies.extract_cookies(response)
+            door._own_cookies.learn(self.request.method, head.headers)
         response.history = list(self.history)
         self.history.append(response)
         return response

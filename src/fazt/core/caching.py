@@ -31,6 +31,7 @@ def as_cached(
     fields: Fields,
     body: bool,
     secret: SecretMeta | None,
+    first: bool,
 ) -> CacheRequest | None:
     """Return one request of a call as the cache sees it; None when it goes past the cache.
 
@@ -43,6 +44,7 @@ def as_cached(
         fields: as they are sent, without a secret of the vault.
         body: whether there is one.
         secret: which secret of the vault will be put in.
+        first: whether no redirect came before, so that the fields are the caller's own.
     """
     options = request.options
     return CacheRequest.of(
@@ -59,6 +61,7 @@ def as_cached(
         mode=options.cache,
         salt=cache.store.salt,
         credentials=cache.credentials,
+        jar=request.jar if first else "",
     )
 
 

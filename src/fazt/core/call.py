@@ -114,6 +114,8 @@ class Request:
         between: the caller's own code, called at every redirect that is followed with (the request and its answer, the
             next method, URL and fields); returns the fields to send, or awaits them on an event loop. What it raises
             ends the call as itself.
+        jar: id of the caller's cookie jar, where every cookie of `headers` was set by a server in answer to a safe
+            request; the response cache then goes by it and not by what the cookies say.
     """
 
     url: str
@@ -129,6 +131,7 @@ class Request:
     options: Options = DEFAULTS
     upload: Upload | None = None
     between: Callable[[Earlier, str, Url, Fields], Fields | Awaitable[Fields]] | None = None
+    jar: str = ""
 
     def __repr__(self) -> str:  # headers, body and query may hold credentials
         size = len(self.body) if self.body is not None else 0

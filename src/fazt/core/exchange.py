@@ -258,6 +258,7 @@ def exchange(
                     fields=sent,
                     body=body is not None,
                     secret=meta,
+                    first=not hops,
                 )
                 record.cache = "bypass" if lookup is None else "miss"
                 if lookup is not None:

@@ -52,6 +52,7 @@ class CacheRequest:
         conditional: whether it carries If-None-Match or If-Modified-Since of the caller's own.
         span: the one range of bytes it asks for.
         salt: key of digests.
+        nobodys: whether what was asked without credentials answers it too.
     """
 
     place: Place
@@ -66,6 +67,7 @@ class CacheRequest:
     conditional: bool = False
     span: Span | None = None
     salt: bytes = field(default=b"", repr=False)
+    nobodys: bool = False
 
     @classmethod
     def of(
@@ -84,6 +86,7 @@ class CacheRequest:
         mode: CacheMode = "default",
         salt: bytes = b"",
         credentials: bool = False,
+        jar: str = "",
     ) -> Self | None:
         """Return the request as the cache sees it, or None when it goes past the cache.
 
@@ -101,10 +104,11 @@ class CacheRequest:
             mode: what the caller wants.
             salt: key of digests.
             credentials: whether responses to requests with credentials may be kept, each for its own credentials.
+            jar: id of the jar that a Cookie field is of, "" where its cookies are the caller's own words.
         """
         if mode == "bypass" or method not in _METHODS or body:
             return None
-        controlled = conditional = ranged = False
+        controlled = conditional = ranged = jarred = False
         who: list[str] = [secret] if secret else []
         for name, value in headers:
             kind = _known_kind(name) if len(name) <= 64 else _kind(name)
@@ -113,7 +117,11 @@ class CacheRequest:
                     continue
                 kind = _CREDENTIAL
             if kind == _CREDENTIAL:
-                who.append(f"{name.lower()}\0{value}")
+                lower = name.lower()
+                if jar and lower == "cookie":
+                    jarred = True
+                else:
+                    who.append(f"{lower}\0{value}")
             elif kind == _CONTROL:
                 controlled = True
             elif kind == _CONDITION:
@@ -124,6 +132,11 @@ class CacheRequest:
                 return None
         if who and not (credentials and salt):
             return None
+        # What servers set by themselves says nothing of whom the response is for, but what they answer may. So one
+        # jar's responses are no other jar's; what came before it held a cookie is (RFC 9111 knows only Vary).
+        nobodys = jarred and not who
+        if jarred and credentials and salt:
+            who.append(f"jar\0{jar}")
         control = UNASKED
         if controlled:
             control = request_control(fields_of.values(headers, "cache-control"), fields_of.values(headers, "pragma"))
@@ -149,6 +162,7 @@ class CacheRequest:
             conditional,
             span,
             salt,
+            nobodys,
         )
 
     def variant(self, names: Sequence[str]) -> bytes:
@@ -177,10 +191,12 @@ class CacheRequest:
 
     def pick(self, entries: Sequence[Entry]) -> Entry | None:
         """Return the entry that answers this request (RFC 9111 section 4.1), the newest first; None when none does."""
-        method, role, who = self.method, self.role, self.who
+        method, role, who, nobodys = self.method, self.role, self.who, self.nobodys
         known: dict[tuple[str, ...], bytes] | None = None
         for entry in entries:
-            if entry.who != who or entry.role != role or (entry.method != method and entry.method != "GET"):
+            if entry.who != who and (entry.who or not nobodys):
+                continue
+            if entry.role != role or (entry.method != method and entry.method != "GET"):
                 continue
             names = entry.vary
             if names:  # most responses depend on no field
