@@ -141,11 +141,8 @@ def answer_questions(far: Far) -> None:
         sock.sendto(reply.pack(), peer)
 
 
-def main() -> None:
-    """Wait until the link is there, then serve for ever."""
-    far = Far(Path(sys.argv[1]))
-    print("namespace", flush=True)
-    sys.stdin.readline()
+def open_link() -> None:
+    """Make every address local, and answer over the link that the near side has laid."""
     for command in (
         "ip link set lo up",
         "ip link set far up",
@@ -158,6 +155,14 @@ def main() -> None:
         "ip -6 route add 2a00::1/128 dev far",
     ):
         subprocess.run(command.split(), check=True)
+
+
+def main() -> None:
+    """Wait until the link is there, then serve for ever."""
+    far = Far(Path(sys.argv[1]))
+    print("namespace", flush=True)
+    sys.stdin.readline()
+    open_link()
     serve(far)
     threading.Thread(target=answer_questions, args=(far,), daemon=True).start()
     print("serving", flush=True)
