@@ -13,6 +13,7 @@ from fazt.client.failures import translate
 from fazt.errors import CODE_OF, Code, FaztError, Reason, StaleConnectionError
 from tests.client.site import HOST, LOOPBACK, Kit, Reply, policy, site
 from tests.net.origin import Peer, serve
+from tests.telemetry.sinks import Collected
 
 POLICY_CODES = {Code.NET_BLOCKED, Code.NET_AUTH}
 
@@ -123,8 +124,29 @@ def test_another_scheme_is_unsupported_as_in_httpx(kit: Kit) -> None:
             for url in ("ftp://x.test/", "/relative", "file:///etc/passwd"):
                 with pytest.raises(kit.lib.UnsupportedProtocol):
                     await client.get(url)
-            with pytest.raises(kit.lib.InvalidURL):
-                await client.get("https://x.test:port/")
+
+    kit.run(main)
+
+
+def test_a_url_that_the_library_cannot_read_is_a_refusal_with_a_record(kit: Kit) -> None:
+    async def main() -> None:
+        sink = Collected()
+        cases = {
+            "https://x.test:port/": "bad_url",
+            "http://256.1.1.1/": "ip_literal",
+            "https://[::ffff:7f00:1%25lo]/": "ip_literal",
+        }
+        async with kit.client(policy=fazt.Policy.public(), sinks=sink) as client:
+            ids = []
+            for url, reason in cases.items():
+                with pytest.raises(kit.lib.InvalidURL) as caught:
+                    await client.get(url)
+                assert isinstance(caught.value, fazt.FaztError)
+                assert isinstance(caught.value, kit.lib.RequestError)
+                assert isinstance(caught.value.__cause__, kit.lib.InvalidURL)
+                assert caught.value.reason == reason
+                ids.append(caught.value.call_id)
+        assert [event.request_id for event in sink.summaries] == ids
 
     kit.run(main)
 

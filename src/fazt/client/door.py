@@ -236,7 +236,7 @@ class Door(Generic[Q, R]):
 
         Raises:
             TypeError, ValueError: an option that is unknown or out of range.
-            InvalidURL: the URL cannot be read.
+            FaztError: the URL cannot be read; it is httpx's `InvalidURL` too.
         """
         extensions: dict[str, Any] = {}
         if options:
@@ -246,10 +246,13 @@ class Door(Generic[Q, R]):
             given = self._timeout if timeout is self._family.unset else self._family.library.Timeout(timeout)
             extensions["timeout"] = given.as_dict()
         method = method.upper()
-        if options.keys() <= {"headers", "cookies"} and method in _BODILESS and not self._params:
-            made: Q = self._bodiless(method, url, options.get("headers"), options.get("cookies"), extensions)
-        else:
-            made = super().build_request(method, url, extensions=extensions, **options)  # type: ignore[misc]
+        try:
+            if options.keys() <= {"headers", "cookies"} and method in _BODILESS and not self._params:
+                made: Q = self._bodiless(method, url, options.get("headers"), options.get("cookies"), extensions)
+            else:
+                made = super().build_request(method, url, extensions=extensions, **options)  # type: ignore[misc]
+        except self._family.library.InvalidURL as error:
+            raise self._intake.refuse_url(method, str(url)) from error
         return made
 
     def _extensions(self, options: dict[str, Any]) -> dict[str, Any]:

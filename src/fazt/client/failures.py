@@ -59,6 +59,13 @@ def translate(library: ModuleType, error: FaztError, request: Any) -> FaztError:
     return error
 
 
+def translate_url(library: ModuleType, error: FaztError) -> FaztError:
+    """Make a refusal of a URL that the library cannot read its `InvalidURL` too, which is no `RequestError` there."""
+    error.__class__ = _class(library.__name__, "InvalidURL", _loaded_sdks(error))
+    error._request = None  # type: ignore[attr-defined]
+    return error
+
+
 def _name(error: FaztError, request: Any) -> str:
     reason = error.reason
     if isinstance(error, StaleConnectionError):
@@ -81,6 +88,8 @@ def _loaded_sdks(error: FaztError) -> tuple[str, ...]:
 @lru_cache(maxsize=128)
 def _class(library: str, name: str, sdks: tuple[str, ...]) -> type[FaztError]:
     bases: list[type] = [FaztError, getattr(sys.modules[library], name)]
+    if name == "InvalidURL":
+        bases.append(sys.modules[library].RequestError)  # as every refusal of fazt's
     for sdk, base in _SDKS:
         kind = getattr(sys.modules.get(sdk), base, None) if sdk in sdks else None
         if isinstance(kind, type) and issubclass(kind, Exception):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fazt.client.asked import Asked, Settled, Settler, asked, timeouts_of
+from fazt.client.failures import translate_url
 from fazt.client.outgoing import Codings, body_of, fields_of
 from fazt.core.call import Fields, Request
+from fazt.core.url import parse_url
 from fazt.errors import FaztError, Reason
 from fazt.net.decode import supported
 
@@ -44,6 +46,17 @@ class Intake:
         """Return the same with other defaults."""
         return Intake(self.family, self.backend, defaults, asynchronous=self.asynchronous)
 
+    def refuse_url(self, method: str, text: str) -> FaztError:
+        """Return the refusal of a URL that the library cannot read, with the record of the call that it ends."""
+        refused = FaztError(Reason.BAD_URL, "the URL cannot be read")
+        try:
+            parse_url(text)
+        except FaztError as found:
+            refused = found
+        call = Request(text, method, app=self.policy.app_id, door="client")
+        self.backend.engine.refuse(call, refused)
+        return translate_url(self.family.library, refused)
+
     def take(
         self,
         request: Any,
@@ -65,7 +78,6 @@ class Intake:
             jar: id of the jar that the request's cookies are of (`cache.OwnCookies`).
 
         Raises:
-            FaztError: `bad_option` for a Host that is not the URL's.
             TypeError, ValueError: an option that is unknown or out of range.
         """
         extensions = request.extensions
