@@ -28,7 +28,17 @@ from tests.adversary.servers import DNS, open_link
 from tests.sdk.llm import Service
 
 PUBLIC, INTRANET = "93.184.216.34", "10.1.2.3"
-NAMES = ["api.github.com", "api.crossref.org", "api.openai.com", "api.anthropic.com", "mcp.example.com", "example.com", "www.example.com", "files.example.com", "hooks.example.net"]
+NAMES = (
+    "api.github.com",
+    "api.crossref.org",
+    "api.openai.com",
+    "api.anthropic.com",
+    "mcp.example.com",
+    "example.com",
+    "www.example.com",
+    "files.example.com",
+    "hooks.example.net",
+)
 ADDRESSES = {**dict.fromkeys(NAMES, PUBLIC), "intranet.corp": INTRANET, "sneaky.example.org": "169.254.169.254"}
 DATA = b"".join(b"%d,%d\n" % (number, number * number) for number in range(100_000))
 """The file to download; its digest stands in the documents."""
