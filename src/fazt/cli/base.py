@@ -20,6 +20,7 @@ from fazt.errors import FaztError, OperatorError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "fetch": ("fazt.cli.fetch:fetch", "Make one call through the whole pipeline."),
+    "download": ("fazt.cli.download:download", "Files to disk: verified, resumed, several at once."),
     "explain": ("fazt.cli.explain:explain", "Why a call is or was allowed or refused."),
     "net": ("fazt.cli.net:net", "Rules, and the log of calls."),
     "secret": ("fazt.cli.secret:secret", "Secrets that calls may carry and code cannot read."),
@@ -42,6 +43,7 @@ _OTHER_NAMES = {
     **dict.fromkeys(("add", "create", "grant"), ("set", "allow", "deploy")),
     **dict.fromkeys(("block", "revoke"), ("deny",)),
     **dict.fromkeys(("curl", "call", "request"), ("fetch", "invoke")),
+    **dict.fromkeys(("wget", "aria2c", "pull"), ("download",)),
     **dict.fromkeys(("run", "start", "server"), ("serve", "invoke")),
 }
 """What other tools call a command, and the first of these that a group has is meant."""

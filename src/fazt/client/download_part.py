@@ -107,6 +107,9 @@ class PartFile:
     def digest(self, into: Any) -> None:
         """Feed all bytes of the part to a hash."""
         done = 0
+        if self._bypass:
+            self._direct(False)  # what is read here is not aligned
+            self._bypass = False
         with _writing("read the part"):
             while done < self.size:
                 piece = os.pread(self._fd, min(_PIECE, self.size - done), done)
