@@ -33,8 +33,10 @@ def soon(seconds: float = 10.0) -> float:
     return time.monotonic() + seconds
 
 
-def acquire(net: SyncWire, port: int, **options: Any) -> SyncConnection:
-    return net.acquire(target(port), deadline=soon(), on_attempt=nothing, **options)
+def acquire(net: SyncWire, port: int, *, app: str = "app", **options: Any) -> SyncConnection:
+    connection = net.acquire(target(port, app=app), deadline=soon(), on_attempt=nothing, **options)
+    assert isinstance(connection, SyncConnection)
+    return connection
 
 
 def send(connection: SyncConnection, **options: Any) -> int:
@@ -173,7 +175,7 @@ def test_a_revoked_host_is_not_kept_after_its_last_call() -> None:
     net = wire()
     with serve(answering(OK)) as origin:
         busy = acquire(net, origin.port)
-        other = net.acquire(target(origin.port, app="other"), deadline=soon(), on_attempt=nothing)
+        other = acquire(net, origin.port, app="other")
         assert net.drop_idle(lambda where: where.app == "other") == 0
         for connection in (busy, other):
             assert send(connection) == 200

@@ -14,7 +14,6 @@ import pytest
 from fazt.core.addresses import AddressClass, classify, expand_listeners
 from fazt.errors import FaztError, Reason, StaleConnectionError
 from fazt.hardware import interface_addresses
-from fazt.net.aio import Wire
 from fazt.net.pool import NONE, PoolLimits
 from tests.net.origin import (
     GRANT,
@@ -701,7 +700,7 @@ def test_one_event_loop_at_a_time(loop: str) -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_forked_child_leaves_its_parent_s_connections_alone(loop: str) -> None:
-    net: Wire = wire()
+    net: Any = wire()
 
     async def main(port: int) -> int:
         got = await call(net, target(port))

@@ -33,6 +33,7 @@ _UNSENDABLE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 _WRONG_EARLY = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
 _ALIKE = 2048
 """Bytes of a head that are remembered: the next one from the same server is often the same."""
+_DIRECT = 1 << 30
 _SMALL = 4096
 """Pieces of a body below this many bytes are collected rather than kept apart."""
 _WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
@@ -184,6 +185,22 @@ class ResponseReader:
             return first
         rest, self._rest = self._rest, []
         return b"".join((first, *rest))
+
+    @property
+    def direct(self) -> int:
+        """How many of the bytes that come next are body and nothing else, so that they need not come through here."""
+        if self.size:
+            return 0
+        if self._state == _LENGTH:
+            return self._left
+        return _DIRECT if self._state == _UNTIL_EOF else 0
+
+    def passed(self, number: int) -> None:
+        """Note that so many bytes of body, no more than `direct`, went by."""
+        if self._state == _LENGTH:
+            self._left -= number
+            if not self._left:
+                self._finish()
 
     # --- head
 

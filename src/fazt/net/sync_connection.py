@@ -16,6 +16,8 @@ from fazt.net.timeouts import late
 from fazt.net.tls import TlsSession
 from fazt.net.upload import pieces, slices
 
+_LARGE = 256 * 1024
+"""Bytes read at a time once a server fills what is asked for; more falls out of the processor's cache again."""
 _SMALL_BODY = 64 * 1024
 """Bodies up to this many bytes are sent together with the head."""
 _LATELY = 0.001
@@ -32,7 +34,7 @@ class SyncConnection(SyncLink):
         era: for the owner: which of its judgements about what is kept this one has passed.
     """
 
-    __slots__ = ("_busy", "_drained", "_looked", "_reader", "era", "leased", "reused")
+    __slots__ = ("_busy", "_drained", "_looked", "_reader", "_size", "era", "leased", "reused")
 
     def __init__(self, owner: Owner, target: Target, *, sock: socket.socket, address: str) -> None:
         super().__init__(owner, target, sock=sock, address=address)
@@ -43,6 +45,8 @@ class SyncConnection(SyncLink):
         """When it was last seen that nothing unasked had come."""
         self._drained = True
         """The last read took all that there was."""
+        self._size = PIECE
+        """Bytes of body to read at a time."""
         self.leased = False
         self.reused = False
         self.era = -1
@@ -98,6 +102,7 @@ class SyncConnection(SyncLink):
         reader = self._reader
         reader.begin(head_only=method == "HEAD")
         self._busy = True
+        self._size = PIECE
         on_sent()
         try:
             if upload is not None:
@@ -169,7 +174,7 @@ class SyncConnection(SyncLink):
             if reader.length is not None and reader.length > cap:
                 raise _too_large(cap)
             while not reader.done and reader.size <= cap:
-                self._step(PIECE, deadline=deadline, idle=idle, reason=Reason.BODY)
+                self._step(self._size, deadline=deadline, idle=idle, reason=Reason.BODY)
             if reader.size > cap:
                 raise _too_large(cap)
         except BaseException:
@@ -190,11 +195,56 @@ class SyncConnection(SyncLink):
         reader = self._reader
         try:
             while not reader.size and not reader.done:
-                self._step(PIECE, deadline=deadline, idle=idle, reason=Reason.BODY)
+                self._step(self._size, deadline=deadline, idle=idle, reason=Reason.BODY)
         except BaseException:
             self.abort()
             raise
         return reader.take()
+
+    def read_view(
+        self, buffer: memoryview, *, deadline: float = math.inf, idle: float | None = None
+    ) -> bytes | memoryview:
+        """Read what there is of the body, as `read_some`, in the given buffer where the kernel can put it there.
+
+        Args:
+            buffer: room for a piece (256 KiB serve best).
+            deadline: seconds on the monotonic clock.
+            idle: seconds to wait at most; None: no limit of its own.
+
+        Returns:
+            Bytes, or a part of `buffer`, good until the next call.
+
+        Raises:
+            FaztError: as `read`.
+        """
+        reader = self._reader
+        direct = reader.direct
+        if self._tls is not None or direct < PIECE or self._raw is not None or self._source is not None:
+            return self.read_some(deadline=deadline, idle=idle)
+        try:
+            if monotonic() >= deadline:
+                raise late(Reason.BODY)
+            while True:
+                if self._drained:
+                    self._wait(deadline if idle is None else min(deadline, monotonic() + idle), Reason.BODY)
+                room = min(direct, len(buffer))
+                try:
+                    number = self._sock.recv_into(buffer, room)
+                except BlockingIOError:
+                    self._drained = True
+                    continue
+                except OSError as error:
+                    self._end(clean=False, cause=error.strerror or str(error))
+                    return b""
+                self._drained = number < room
+                if not number:
+                    self._end(clean=not self._forged)
+                    return b""
+                reader.passed(number)
+                return buffer[:number]
+        except BaseException:
+            self.abort()
+            raise
 
     @property
     def trailers(self) -> Fields:
@@ -290,7 +340,12 @@ class SyncConnection(SyncLink):
         except OSError as error:
             self._end(clean=False, cause=error.strerror or str(error))
             return True
-        self._drained = len(data) < size
+        if len(data) < size:
+            self._drained = True
+        else:
+            self._drained = False
+            if self._tls is None:  # of a TLS connection more at a time costs more, not less
+                self._size = _LARGE
         if self._tls is not None:
             self._receive_tls(data)
         elif data:

@@ -20,8 +20,8 @@ from weakref import WeakKeyDictionary
 
 from fazt.errors import ConfigError, FaztError, Reason
 
-# A record holds at most 16 KiB (RFC 8446 section 5.1); a larger buffer than four of them only costs
-_READ = 64 * 1024
+# A record holds at most 16 KiB (RFC 8446 section 5.1), and one read gives no more than one
+_READ = 16 * 1024
 _HTTP_1 = ["http/1.1"]
 _VERSIONS = frozenset({"TLSv1.2", "TLSv1.3"})
 _CERTIFICATE = re.compile(r"-----BEGIN [A-Z0-9 ]*CERTIFICATE-----[^-]+-----END")
