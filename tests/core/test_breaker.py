@@ -377,6 +377,31 @@ def test_D33_a_setting_that_cannot_be_used_is_named(wrong: dict[str, Any]) -> No
         BreakerPolicy.read(wrong, "traffic.breaker")
 
 
+@pytest.mark.parametrize(
+    ("made", "wrong"),
+    [
+        (Threshold, {"fail_max": 0}),
+        (Threshold, {"reset": 0}),
+        (Threshold, {"success_threshold": 0}),
+        (Threshold, {"trial_calls": 0}),
+        (Rolling, {"threshold": 0}),
+        (Rolling, {"window": 0.0}),
+        (Rolling, {"cooldown": -1}),
+        (BreakerPolicy, {"retry_after_cap": float("inf")}),
+        (BreakerPolicy, {"failures": frozenset({1000})}),
+    ],
+)
+def test_no_policy_can_be_made_that_makes_no_sense(made: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        made(**wrong)
+
+
+def test_the_least_that_makes_sense_can_be_used() -> None:
+    table = {"fail_max": 1, "reset": 0.5, "success_threshold": 1, "trial_calls": 1, "retry_after_cap": 0}
+    assert BreakerPolicy.read(table, "b") == BreakerPolicy(Threshold(1, 0.5, 1, 1), retry_after_cap=0.0)
+    assert Rolling.read(Table({"threshold": 1, "window": 0.5, "cooldown": 0.5}, "r")) == Rolling(1, 0.5, 0.5)
+
+
 def test_a_status_is_a_failure_or_neutral() -> None:
     with pytest.raises(ConfigError, match="503"):
         BreakerPolicy(failures=frozenset({503}), neutral=frozenset({503}))

@@ -198,3 +198,14 @@ def test_a_host_in_use_is_never_dropped() -> None:
     for attempt in early:
         attempt.settle(status=503, now=2.0)
     refused(given, 2.0)
+
+
+def test_those_in_use_do_not_keep_the_others_from_being_dropped() -> None:
+    given = traffic(rate="1/day", wait=0, breaker=True, hosts={f"q{n}.test": {"rate": "9/second"} for n in range(2000)})
+    for n in range(KEPT):
+        go(given, 0.0, 503, host=f"busy{n}.test")
+    for n in range(2000):
+        go(given, 10.0 + n, host=f"q{n}.test")
+    assert len(given._meters) <= KEPT + 10
+    assert len(given._circuits) <= KEPT + 10
+    refused(given, 2010.0, host="busy0.test", reason=Reason.HOST_RATE)

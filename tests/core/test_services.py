@@ -87,6 +87,21 @@ def test_an_error_names_the_key(wrong: dict[str, Any], name: str) -> None:
     assert f"traffic.services.crossref.{name}" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"capacity": 0.5}, {"burst": -1}, {"per_second": 0}, {"capacity": float("inf")}, {"burst": "2"}]
+)
+def test_no_rate_can_be_made_that_makes_no_sense(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        ServiceRate(**wrong)
+    assert ServiceRate(capacity=1, burst=0, per_second=0.01).size == 1.0
+
+
+@pytest.mark.parametrize("wrong", [{"max_wait": -1}, {"read_timeout": 0}, {"max_wait": float("nan")}])
+def test_no_policy_can_be_made_that_makes_no_sense(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        ServicePolicy(**wrong)
+
+
 @pytest.mark.parametrize("given", [5, "x", None, [1]])
 def test_only_a_table_is_a_service(given: object) -> None:
     with pytest.raises(ConfigError, match="must be a table"):

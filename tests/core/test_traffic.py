@@ -161,6 +161,39 @@ def test_places_of_a_role_are_places_of_the_host_too() -> None:
 # ---- all of it at once
 
 
+def test_totals_count_what_happened() -> None:
+    given = traffic(rate="1/second", wait=2.5, breaker={"fail_max": 2})
+    first = given.enter(HOST, now=0.0)
+    for wait in (1.0, 2.0):
+        assert given.enter(HOST, now=0.0).wait == wait
+    for _ in range(3):
+        refused(given, 0.0, reason=Reason.HOST_RATE)
+    first.settle(status=429, now=0.0)
+    go(given, 1e3, 429)
+    for now in (1e3, 1.01e3):
+        refused(given, now)
+    go(given, 1.1e3)
+    assert given.stats(1.1e3)["totals"] == {
+        "attempts": 5,
+        "waited": 2,
+        "waitedMs": 3000.0,
+        "refusedByRate": 3,
+        "refusedByBreaker": 2,
+        "headSkipped": 0,
+        "limited": 2,
+        "opened": 1,
+        "closed": 1,
+    }
+    (limit,) = given.stats(1.1e3)["limits"]
+    assert {key: limit[key] for key in ("attempts", "waitedMs", "refused", "answers", "limited")} == {
+        "attempts": 5,
+        "waitedMs": 3000.0,
+        "refused": 3,
+        "answers": 3,
+        "limited": 2,
+    }
+
+
 def test_stats_can_be_written_as_json() -> None:
     given = Traffic(TrafficConfig.of(FULL))
     go(given, 0.0, role="metadata", service="crossref")
