@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from bench import calls, cli, core, functions
+from bench import calls, cli, client, core, download, functions
 from bench.measure import Row
 
 ROWS: dict[str, Callable[[], list[Row]]] = {
@@ -19,6 +19,14 @@ ROWS: dict[str, Callable[[], list[Row]]] = {
     "neighbour": functions.neighbour,
     "cache": calls.cache_hit,
     "start": cli.start_up,
+    "client": client.sync,
+    "async-client": client.asynchronous,
+    "guarded": client.guarded,
+    "idle": client.idle_origins,
+    "download": download.downloads,
+    "client-cache": client.cached,
+    "events": client.events,
+    "shared": client.shared,
 }
 
 

@@ -6,19 +6,33 @@ import contextlib
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
 
 import aiohttp
-import fazt.httpx
+import hishel
 import httpx
 import httpx2
+import ssrfguard
+import ssrfguard.httpx
 import urllib3
+from hishel.httpx2 import CacheClient
 from pyreqwest.client import SyncClientBuilder
 
 import fazt
+import fazt.httpx
 from bench.calls import TASKS, run_loop, spread
 from bench.measure import Row, paired, paired_async
 from bench.origin import BODY, origin
+from fazt import telemetry
+from fazt.core.call import ResponseHead, Target
+from fazt.core.record import CallRecord
+from fazt.stores.sqlite.events import opener
 
 PATH = "/v1/x?y=1"
 
@@ -131,14 +145,150 @@ def idle_origins() -> list[Row]:
 
 
 _FIRST = """
-import httpx2
+import time
 import fazt
-fazt.Policy, fazt.Client
-fazt.Client(policy=fazt.Policy(allow=["warm.example"])).close()
+policy = fazt.Policy(allow=["warm.example"])
+fazt.Client(policy=policy).close()  # imports what clients are made of
 start = time.perf_counter()
-fazt.get_client()
+fazt.get_client(policy=policy)
 print((time.perf_counter() - start) * 1e3)
 """
+
+
+class _NullConnection:
+    """Answers at once, without a socket; fresh for an hour."""
+
+    reused = complete = True
+    address = "127.0.0.1"
+    trailers = ()
+
+    def send(self, head: bytes, body: bytes | None, *, on_sent: Callable[[], None], **_: Any) -> ResponseHead:
+        on_sent()
+        return _HEAD
+
+    def read(self, **_: Any) -> bytes:
+        return BODY
+
+    def release(self) -> None:
+        return
+
+    abort = release
+
+
+class _NullWire:
+    """A wire that costs nothing, so that what remains is the client's own cost."""
+
+    tls_id = "system"
+
+    def acquire(self, target: Target, **_: Any) -> _NullConnection:
+        return _CONNECTION
+
+    def close(self) -> None:
+        return
+
+
+_CONNECTION = _NullConnection()
+_FIELDS = (("content-type", "application/json"), ("content-length", str(len(BODY))), ("cache-control", "max-age=3600"))
+_HEAD = ResponseHead(200, _FIELDS)
+
+
+def cached() -> list[Row]:
+    """Hits of the client's cache in memory and in SQLite, over what a call costs without one; hishel beside it."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port = stack.enter_context(origin(headers=b"cache-control: max-age=3600\r\n"))
+        policy = granted(port)
+        ours, theirs = f"http://origin.test:{port}{PATH}", f"http://127.0.0.1:{port}{PATH}"
+        plain = stack.enter_context(fazt.Client(policy=policy, cache=False))
+        memory = stack.enter_context(fazt.Client(policy=policy, cache=fazt.Cache()))
+        disk = stack.enter_context(fazt.Client(policy=policy, cache=fazt.Cache(folder / "cache")))
+        storage = hishel.SqliteStorage(database_path=folder / "hishel.db")
+        peer = stack.enter_context(CacheClient(storage=storage, trust_env=False))
+        bare = stack.enter_context(httpx2.Client(trust_env=False))
+        plain._intake.backend.engine.wire = _NullWire()  # type: ignore[attr-defined]
+        for client in (memory, disk):
+            client.get(ours)
+            assert client.get(ours).extensions["fazt"]["cache"] == "hit"
+        runs = [repeated(lambda c=c, u=u: c.get(u).content) for c, u in ((plain, ours), (memory, ours), (disk, ours))]
+        runs += [repeated(lambda: bare.get(theirs).content), repeated(lambda: peer.get(theirs).content)]
+        own, hot, cold, without, hishel_ = paired(runs, 200, rounds=15)
+    over = max(0.0, hishel_ - without)
+    return [
+        Row("cache hit in memory, over the client's own cost", hot - own, "µs", "≤ 40 µs", hot - own <= 40),
+        Row(
+            "cache hit in SQLite, over the client's own cost",
+            cold - own,
+            "µs",
+            "≤ 150 µs",
+            cold - own <= 150,
+            "hishel over a call of httpx2",
+            over,
+        ),
+    ]
+
+
+def guarded() -> list[Row]:
+    """The client under a policy beside ssrfguard, which guards httpx."""
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(origin())
+        policy = granted(port)
+        mine = stack.enter_context(fazt.httpx.Client(policy=policy))
+        allowed = ssrfguard.Policy(allowed_networks=(ip_network("127.0.0.0/8"),), allowed_ports=frozenset({port}))
+        peer = stack.enter_context(ssrfguard.httpx.Client(policy=allowed))
+        a, b = paired(
+            [
+                repeated(lambda: mine.get(f"http://origin.test:{port}{PATH}").content),
+                repeated(lambda: peer.get(f"http://127.0.0.1:{port}{PATH}").content),
+            ],
+            200,
+            rounds=15,
+        )
+    return [Row("fazt.httpx.Client.get, policy on", a, "µs", "shown", True, "ssrfguard", b)]
+
+
+def events() -> list[Row]:
+    """What one call's record costs the calling thread with three sinks: JSON lines, SQLite, Prometheus."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "data").mkdir(mode=0o700)
+        sinks = [
+            telemetry.JsonlSink(folder / "net.jsonl"),
+            telemetry.SqliteSink(opener(folder / "data")),
+            telemetry.PrometheusSink(),
+        ]
+        fanout = telemetry.Fanout(sinks, capacity=1_000_000)
+        costs = []
+        for _ in range(9):
+            records = [replace(_RECORD, call_id=f"c_{n}") for n in range(2_000)]
+            spent = 0.0
+            for record in records:
+                start = time.thread_time()
+                fanout.append(record)
+                spent += time.thread_time() - start
+            costs.append(spent / len(records) * 1e6)
+            fanout.flush(30)
+        fanout.close()
+    cost = statistics.median(costs)
+    return [Row("one record to three sinks, in the calling thread", cost, "µs", "≤ 10 µs", cost <= 10)]
+
+
+_RECORD = CallRecord(
+    "c_0",
+    1_700_000_000.0,
+    "",
+    "client",
+    method="GET",
+    scheme="https",
+    host="api.example.com",
+    port=443,
+    path="/v1",
+    status=200,
+    duration_ms=12.5,
+    response_bytes=200,
+    version="HTTP/1.1",
+    attempt_ts=1_700_000_000.0,
+    attempt_ms=12.0,
+)
 
 
 def shared() -> list[Row]:
@@ -162,4 +312,4 @@ def shared() -> list[Row]:
     ]
 
 
-__all__ = ["asynchronous", "idle_origins", "shared", "sync"]
+__all__ = ["asynchronous", "cached", "events", "guarded", "idle_origins", "shared", "sync"]

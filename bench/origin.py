@@ -17,7 +17,8 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 
 class Origin(asyncio.Protocol):
     """Answers every request head with the same response."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: bytes = ANSWER) -> None:
+        self.answer = answer
         self.rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -28,16 +29,20 @@ class Origin(asyncio.Protocol):
         heads = data.count(b"\r\n\r\n")
         self.rest = data[data.rfind(b"\r\n\r\n") + 4 :] if heads else data
         if heads:
-            self.transport.write(ANSWER * heads)
+            self.transport.write(self.answer * heads)
 
 
-def _run(pipe: Connection, cert: tuple[str, str] | None) -> None:
+def _run(pipe: Connection, cert: tuple[str, str] | None, headers: bytes) -> None:
+    answer = ANSWER.replace(b"\r\n", b"\r\n" + headers, 1)
+
     async def main() -> None:
         context = None
         if cert is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*cert)
-        server = await asyncio.get_running_loop().create_server(Origin, "127.0.0.1", 0, ssl=context, backlog=1024)
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Origin(answer), "127.0.0.1", 0, ssl=context, backlog=1024
+        )
         pipe.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
@@ -50,11 +55,14 @@ def _run(pipe: Connection, cert: tuple[str, str] | None) -> None:
 
 
 @contextlib.contextmanager
-def origin(cert: tuple[str, str] | None = None) -> Iterator[int]:
-    """Run an origin while the block runs; gives its port. `cert` is (certificate file, key file) for https."""
+def origin(cert: tuple[str, str] | None = None, *, headers: bytes = b"") -> Iterator[int]:
+    """Run an origin while the block runs; gives its port.
+
+    `cert` is (certificate file, key file) for https; `headers` are further lines of its answer.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_run, args=(theirs, cert), daemon=True)
+    process = context.Process(target=_run, args=(theirs, cert, headers), daemon=True)
     process.start()
     try:
         yield ours.recv()
