@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from fazt.core.cache.flight import Flight, Flights
 from fazt.core.cache.request import CacheRequest
 from fazt.core.call import Fields
 from fazt.core.url import parse_url
 
 
-def key(app: str = "a", fields: Fields = ()) -> CacheRequest:
+def key(app: str = "a", fields: Fields = ()) -> Hashable:
     made = CacheRequest.of(app=app, method="GET", url=parse_url("https://api.test/"), headers=fields)
     assert made is not None
-    return made
+    return made.sharing
 
 
 def test_the_first_leads_and_the_others_follow() -> None:

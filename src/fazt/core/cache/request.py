@@ -34,9 +34,11 @@ _SHARING = ("accept", "accept-encoding", "accept-language")
 _PLAIN, _CONTROL, _CREDENTIAL, _CONDITION, _RANGE, _REFUSE = range(6)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class CacheRequest:
     """A request that the cache may answer, or whose answer it may keep.
+
+    Nobody changes it; not frozen, since making a frozen object costs three times as much.
 
     Args:
         place: the URL, and for whom.
