@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fazt.net.pool import FUNCTIONS, NONE, Pool, PoolLimits
+from fazt.net.pool import FUNCTIONS, NONE, Pool, PoolLimits, Turn, Turns
 
 
 def pool(total: int = 4, per_key: int = 2, expiry: float = 10.0) -> Pool[str, str]:
@@ -162,3 +162,92 @@ class PoolMachine(RuleBasedStateMachine):
 
 TestPoolProperty = PoolMachine.TestCase
 TestPoolProperty.settings = settings(max_examples=30)
+
+
+# --- turns
+
+
+class TurnsMachine(RuleBasedStateMachine):
+    """Against what must hold: never more than the limit, nobody waits where there is room, first come, first served."""
+
+    LIMIT = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: Turns[str, int] = Turns(self.LIMIT)
+        self.queue: list[Turn[str, int]] = []
+        self.woken: list[Turn[str, int]] = []
+        self.open = 0
+
+    @rule(key=st.sampled_from("ab"), reuse=st.booleans())
+    def enter(self, key: str, reuse: bool) -> None:
+        entered = self.turns.enter()
+        assert entered is (self.open < self.LIMIT and not self.queue)
+        if entered:
+            self.open += 1
+            return
+        turn: Turn[str, int] = Turn(key, lambda: self.woken.append(turn), reuse)
+        self.turns.wait(turn)
+        self.queue.append(turn)
+
+    @precondition(lambda self: self.open > 0)
+    @rule()
+    def over(self) -> None:
+        self.turns.over()
+        if self.queue:
+            first = self.queue.pop(0)
+            assert self.woken.pop() is first
+            assert first.come
+            assert first.connection is None
+        else:
+            self.open -= 1
+
+    @precondition(lambda self: self.open > 0)
+    @rule(key=st.sampled_from("ab"))
+    def offer(self, key: str) -> None:
+        wanted = bool(self.queue) and self.queue[0].key == key and self.queue[0].reuse
+        assert self.turns.offer(key, 7) is wanted
+        if wanted:
+            first = self.queue.pop(0)
+            assert self.woken.pop() is first
+            assert first.connection == 7
+
+    @precondition(lambda self: bool(self.queue))
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        turn = data.draw(st.sampled_from(self.queue))
+        self.queue.remove(turn)
+        assert self.turns.leave(turn)
+
+    @precondition(lambda self: self.open == self.LIMIT)
+    @rule(key=st.sampled_from("ab"))
+    def come_back(self, key: str) -> None:
+        turn: Turn[str, int] = Turn(key, lambda: self.woken.append(turn))
+        self.turns.wait(turn, first=True)
+        self.queue.insert(0, turn)
+
+    @invariant()
+    def holds(self) -> None:
+        self.turns.admit()
+        assert not self.woken
+        assert self.turns.open == self.open <= self.LIMIT
+        assert self.turns.waiting is bool(self.queue)
+
+
+TestTurnsProperty = TurnsMachine.TestCase
+TestTurnsProperty.settings = settings(max_examples=30)
+
+
+def test_a_turn_that_came_can_t_be_left() -> None:
+    turns: Turns[str, int] = Turns(1)
+    assert turns.enter()
+    turn: Turn[str, int] = Turn("a", lambda: None)
+    turns.wait(turn)
+    turns.over()
+    assert not turns.leave(turn)
+
+
+def test_without_a_limit_everybody_enters() -> None:
+    turns: Turns[str, int] = Turns(0)
+    assert all(turns.enter() for _ in range(1000))
+    assert turns.open == 1000
