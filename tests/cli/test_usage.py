@@ -197,3 +197,14 @@ def test_help_imports_no_command_and_nothing_heavy(fazt: Fazt) -> None:
         check=True,
     )
     assert done.stdout.decode().strip() == "['fazt', 'fazt.errors']"
+
+
+def test_D51_no_variable_of_the_environment_breaks_a_command(fazt: Fazt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And text that looks like a number stays the text it is: a name, a value, a host's label."""
+    for name in ("FAZT_CONFIG", "FAZT_FEATURE_RETRIES", "FAZT_DRY_RUN", "FAZT_TELEMETRY__SINKS"):
+        monkeypatch.setenv(name, "1")
+    fazt("net", "allow", "123.example.com", "--app", "2024")
+    fazt("env", "set", "NUMBER", "007", "--app", "2024")
+    (rule,) = fazt.json("net", "list")
+    assert (rule["host"], rule["app"]) == ("123.example.com", "2024")
+    assert [one["value"] for one in fazt.json("env", "list", "--app", "2024")] == ["007"]
