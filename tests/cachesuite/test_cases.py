@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fazt.core.cache.storing import CacheRules
+from fazt.stores.sqlite.responses import SqliteResponses
 from tests.cachesuite.play import GUESSING, PRIVATE, SHARED, Player
 from tests.cachesuite.table import TABLE
 
@@ -32,6 +34,22 @@ def player(kind: Any, mode: str) -> Iterator[Player]:
     made = Player(kind, rules)
     yield made
     made.close()
+
+
+@pytest.fixture
+def on_disk(kind: Any, tmp_path: Path) -> Iterator[Player]:
+    store = SqliteResponses(tmp_path / "cache", max_bytes=1 << 24)
+    made = Player(kind, PRIVATE, store)
+    yield made
+    made.close()
+    store.close()
+
+
+@pytest.mark.parametrize("category", TABLE)
+def test_cases_on_disk(on_disk: Player, category: str) -> None:
+    cases = [case for case in TABLE[category] if case.mode in ("any", "private")]
+    wrong = {case.name: told for case in cases if (told := on_disk.play(case))}
+    assert {name: told for name, told in wrong.items() if name not in EXPECTED} == {}
 
 
 @pytest.mark.parametrize("category", TABLE)
