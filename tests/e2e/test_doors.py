@@ -1,14 +1,24 @@
-"""The same request gets the same verdict, message and record at the functions door and at the command line's."""
+"""The same request gets the same verdict, message and record at every door: functions, command line, Python."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import httpx2
 import pytest
 
-from tests.e2e.conftest import LOOPBACK, Scene
+import fazt
+from fazt.client.data_policy import DataPolicy
+from fazt.config import Settings
+from tests.e2e import python_doors
+from tests.e2e.conftest import LOOPBACK, RESOLVE, Scene
+from tests.e2e.python_doors import Outcome, PythonDoor, all_through, side_by_side
 from tests.e2e.stage import until
 
 pytestmark = pytest.mark.xdist_group("e2e-scene")
@@ -209,6 +219,147 @@ def test_both_doors_agree_on_verdict_message_and_record(scene: Scene, policy: No
         if any(a[name] != b[name] for name in SAME)
     ]
     assert differing == []
+
+
+def fits(case: Case, door: PythonDoor, where: Scene) -> bool:
+    """Whether this door can be asked for it in the same words."""
+    options = case.options
+    if door.files and (
+        options.keys() & {"method", "body"} or (isinstance(case.expected, int) and case.expected != 200)
+    ):
+        return False
+    if door.files and "/chain/4" in case.url:  # the number of redirects is this door's own
+        return False
+    if door.httpx and not python_doors.read_by_httpx(case.url):
+        return False
+    if not door.follows and any(f"/{way}" in case.url for way in ("to?", "chain/", "self")):
+        return False
+    # httpx has a Host of its own in every request, so that another one is a contradiction there: see below
+    return not (door.httpx and "Host" in options.get("headers", {}))
+
+
+def test_the_python_doors_agree_with_the_command_line(scene: Scene, policy: None, tmp_path: Path) -> None:
+    stage = scene.stage
+    table = cases(scene)
+    settings = Settings(stage.data, resolve=RESOLVE, ca_files=(scene.upstream.ca,))
+    with mock.patch.dict(os.environ, stage.environment, clear=True):
+        held = DataPolicy(app=APP, settings=settings)
+        asked = {door: [case for case in table if fits(case, door, scene)] for door in python_doors.doors(tmp_path)}
+        works = [
+            partial(all_through, door, held, [(case.url, case.options) for case in mine])
+            for door, mine in asked.items()
+        ]
+        found = dict(zip(asked, side_by_side(works), strict=True))
+        python_doors.close_all()
+        held.close()
+    before = {row["callId"] for row in stage.rows("--app", APP, "-n", "5000") if row["door"] == "cli"}
+    wanted = _through_commands(scene, table)
+    rows = {row["callId"]: row for row in stage.rows("--app", APP, "-n", "5000")}
+    of_cli = [row for row in reversed(rows.values()) if row["door"] == "cli" and row["callId"] not in before]
+    assert len(of_cli) == len(table)
+    wrong: list[Any] = []
+    for door, mine in asked.items():
+        for case, got in zip(mine, found[door], strict=True):
+            place = table.index(case)
+            row = rows.get(got.call_id, {})
+            there, here = _compared(wanted[place], of_cli[place]), _compared(got, row)
+            differing = {name: (there[name], here[name]) for name in there if there[name] != here[name]}
+            if "echo" in case.url or door.streams:  # echoed codings are the door's own; streams count what came
+                differing.pop("row.responseBytes", None)
+            if differing:
+                wrong.append((door.name, case.url, case.options, differing))
+    assert not wrong, "\n".join(map(str, wrong))
+    assert {door.name: len(mine) for door, mine in asked.items()}["fetch"] == len(table)
+    assert min(len(mine) for mine in asked.values()) > 40
+    of_python = [row for row in rows.values() if row["door"] == "client"]
+    assert len(of_python) == sum(map(len, found.values())), "one record a call"
+
+
+def _through_commands(scene: Scene, table: list[Case]) -> list[Outcome]:
+    found: list[Outcome] = []
+    for case in table:
+        answer = scene.stage.fazt("fetch", case.url, *case.arguments, "--json", expect=None).json
+        error = answer.get("error", {})
+        found.append(
+            Outcome(
+                error.get("callId") or answer.get("callId"),
+                answer.get("status"),
+                error.get("code"),
+                error.get("reason"),
+                error.get("message"),
+                error.get("retryable"),
+            )
+        )
+    return found
+
+
+def _compared(outcome: Outcome, row: dict[str, Any]) -> dict[str, Any]:
+    """Return what a call has in common with the same call at another door."""
+    names = ("code", "reason", "message", "retryable", "status")
+    found = {**dict(zip(names, outcome.verdict, strict=True)), **{f"row.{name}": row.get(name) for name in SAME}}
+    return {**found, "row.method": str(row.get("method")).upper()}  # httpx writes it so before anybody asks
+
+
+def test_what_httpx_reads_in_its_own_way_is_judged_as_it_reads_it(scene: Scene, policy: None) -> None:
+    """A URL that httpx refuses makes no call; one that it spells anew gets the verdict of that spelling."""
+    stage = scene.stage
+    settings = Settings(stage.data, resolve=RESOLVE, ca_files=(scene.upstream.ca,))
+    odd = [case for case in cases(scene) if not python_doors.read_by_httpx(case.url) and not case.options]
+    assert len(odd) > 10
+    with mock.patch.dict(os.environ, stage.environment, clear=True):
+        held = DataPolicy(app=APP, settings=settings)
+        with fazt.Client(policy=held, follow_redirects=True, max_redirects=python_doors.REDIRECTS) as client:
+            for case in odd:
+                try:
+                    spelled = str(client.build_request("GET", case.url).url)
+                except httpx2.InvalidURL:
+                    continue
+                try:
+                    got: Any = client.get(case.url).status_code
+                except fazt.FaztError as error:
+                    got = error.reason
+                try:
+                    expected: Any = fazt.fetch(spelled, policy=held, follow_redirects=True).status
+                except fazt.FaztError as error:
+                    expected = error.reason
+                assert got == expected, (case, spelled)
+        python_doors.close_all()
+        held.close()
+
+
+def test_a_host_that_is_not_the_urls_is_a_contradiction_for_httpx_and_recorded(scene: Scene, policy: None) -> None:
+    """Functions and the lean door drop the field, as browsers do; httpx would send it, so it is refused there."""
+    stage = scene.stage
+    settings = Settings(stage.data, resolve=RESOLVE, ca_files=(scene.upstream.ca,))
+    with mock.patch.dict(os.environ, stage.environment, clear=True):
+        held = DataPolicy(app=APP, settings=settings)
+        with fazt.Client(policy=held) as client, pytest.raises(fazt.FaztError) as caught:
+            client.get(scene.upstream.url(), headers={"Host": "evil.test"})
+        held.close()
+    assert caught.value.reason == "bad_option"
+    row = stage.row(caught.value.call_id or "")
+    assert (row["host"], row["reason"], row["door"]) == ("api.e2e.test", "bad_option", "client")
+
+
+def test_rates_sizes_and_times_of_a_rule_hold_alike(scene: Scene, tmp_path: Path) -> None:
+    """Each door has a policy of its own here, since all that use equal policies draw on one rate."""
+    plain = scene.plain
+    host = "other.e2e.test"
+
+    def through(door: PythonDoor) -> list[tuple[Any, ...]]:
+        rule = fazt.Rule(
+            plain.origin(host), addresses=["127.0.0.1/32"], rate=1, burst=4, max_response=2048, timeout=0.5
+        )
+        own = {host: ["127.0.0.1"], f"{door.name}.test": ["127.0.0.1"]}
+        call = door.make(fazt.Policy([rule], resolve=own))
+        paths = ("/bytes/2048", "/bytes/2049", "/silent", "/stall", "/status/200")
+        return [call(plain.url(path, host), {}).verdict for path in paths]
+
+    every = python_doors.doors(tmp_path)
+    found = side_by_side([partial(through, door) for door in every])
+    python_doors.close_all()
+    assert [reason for _, reason, *_ in found[0]] == [None, "response_body", "first_byte", "body", "host_rate"]
+    assert {door.name: one for door, one in zip(every, found, strict=True) if one != found[0]} == {}
 
 
 def test_explain_says_beforehand_what_a_call_would_be_told(scene: Scene, policy: None) -> None:
