@@ -103,16 +103,6 @@ def test_D36_timeouts_may_be_a_tuple_and_all_four_count(kit: Kit) -> None:
     kit.run(main)
 
 
-def test_http2_where_it_is_not_to_be_had_is_said_once_and_http11_used(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fazt.client.door.importlib.util.find_spec", lambda name: None)
-    with pytest.warns(RuntimeWarning, match="HTTP/1.1"):
-        client = kit.ours.Client(policy=fazt.Policy(), http2=True)
-    assert client.introspect()["http2"] is False
-    client.close()
-
-
 def test_D2_a_download_streams_through_a_client_of_fazts(tmp_path: Path, fresh_process: None) -> None:
     """The second piece is sent when the first has arrived: nothing waits for the whole body."""
     arrived = threading.Event()

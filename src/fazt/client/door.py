@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import importlib.util
-import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -96,11 +94,12 @@ def setup_of(
 
 
 def _http2(wanted: bool) -> bool:
-    """Tell whether HTTP/2 is used: where it was asked for and its library is there; else said once."""
-    if wanted and any(importlib.util.find_spec(name) is None for name in ("h2", "fazt.net.http2")):
-        warnings.warn("http2=True needs fazt-net[http2]; HTTP/1.1 is used", RuntimeWarning, stacklevel=4)
+    """Tell whether HTTP/2 is offered to servers: where it was asked for and its libraries are there."""
+    if not wanted:
         return False
-    return wanted
+    from fazt.net.http2_sharing import available
+
+    return available()
 
 
 class Door(Generic[Q, R]):
