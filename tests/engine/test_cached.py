@@ -298,6 +298,19 @@ def test_a_stream_with_a_secret_is_kept_scrubbed(make: Make) -> None:
     assert driver.call(URL, auth="KEY").body == body
 
 
+def test_a_stream_too_large_to_be_kept_keeps_nobody_waiting(make: Make) -> None:
+    flights = Flights(threading.Lock())
+    driver = make(Answer(headers=(FRESH,), body=b"0123456789"), flights=flights)
+    driver.cache.store.configure(max_items=0, max_bytes=6)
+    stream = driver.open(URL)
+    assert len(flights) == 1
+    assert stream.read_some() == b"0123"
+    assert len(flights) == 1
+    assert stream.read_some() == b"4567"
+    assert len(flights) == 0
+    assert stream.read() == b"89"
+
+
 def test_a_stream_of_a_stored_body_needs_no_network(make: Make) -> None:
     driver = make(Answer(headers=(FRESH,), body=b"0123456789"))
     driver.call(URL)
@@ -335,6 +348,9 @@ def test_a_stale_response_stands_in_for_a_server_that_cannot_be_reached(make: Ma
     assert (response.status, response.body, response.cache) == (200, b"one", "stale")
     row = driver.ledger.rows[1]
     assert (row.cache, row.code, row.status, row.detail) == ("stale", None, 200, reason.value)
+    assert row.attempts is not None
+    assert [(trip.reason, trip.status) for trip in row.attempts] == [(reason.value, None)]
+    assert row.attempt_ts is None
     driver.clock.now += 100
     with pytest.raises(FaztError):
         driver.call(URL)
@@ -358,7 +374,7 @@ def test_it_stands_in_for_an_error_of_the_server_too(make: Make) -> None:
     assert (response.status, response.body, response.cache) == (200, b"one", "stale")
     assert driver.ledger.rows[1].detail == "status 503"
     driver.clock.now += 100
-    assert (driver.call(URL).status, driver.open(URL).response.status) == (503, 503)
+    assert (driver.call(URL).status, driver.open(URL).read()) == (503, b"sorry")
 
 
 def test_a_stale_response_is_used_while_it_is_validated_in_the_background(make: Make) -> None:

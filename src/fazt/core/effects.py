@@ -182,10 +182,16 @@ class Renew:
 
 @dataclass(slots=True)
 class StandIn:
-    """Ask for the stale response in place of a failure; answered with it, or with None where that is not allowed."""
+    """Ask for the stale response in place of a failure; answered with it, or with None where that is not allowed.
+
+    `error` is why the trip failed, None when the server answered with an error; `method` and `url` are what it asked.
+    """
 
     request: CacheRequest
     entry: Entry
+    method: str
+    url: Url
+    error: FaztError | None = None
 
 
 @dataclass(slots=True)

@@ -366,7 +366,7 @@ def exchange(
                 record.status = None
             if entry is not None and (trouble is not None or (head is not None and head.status in ERRORS)):
                 assert lookup is not None
-                stood_in = yield StandIn(lookup, entry)
+                stood_in = yield StandIn(lookup, entry, method, url, trouble)
                 if stood_in is not None:
                     record.cache = "stale"
                     record.detail = trouble.reason.value if trouble is not None else f"status {record.status}"

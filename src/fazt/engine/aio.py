@@ -383,8 +383,7 @@ class AsyncStreamed:
                     raise FaztError(Reason.RESPONSE_BODY, f"The response is larger than {self._opened.cap} bytes.")
                 out = data if self._scrub is None else self._scrub.feed(data)
                 if out:
-                    if self._lease.recording is not None:
-                        self._lease.recording.feed(out)
+                    self._lease.feed(out)
                     return out
         except BaseException as error:
             self._fail(error)
@@ -405,8 +404,7 @@ class AsyncStreamed:
         try:
             body = await connection.read(cap=self._opened.cap, deadline=self._opened.deadline, idle=self._opened.idle)
             self.size = self.record.response_bytes = len(body)
-            if self._lease.recording is not None:
-                self._lease.recording.feed(body)
+            self._lease.feed(body)
             await self._finish(connection)
         except BaseException as error:
             self._fail(error)

@@ -194,9 +194,12 @@ class EngineBase(Generic[W]):
             case Renew():
                 lease.let_go()
                 return self._renew(effect, lease)
-            case StandIn(asked, entry):
-                lease.let_go()
-                return self.cache.stand_in(asked, entry, now=self.wall())
+            case StandIn(asked, entry, method, url, error):
+                answer = self.cache.stand_in(asked, entry, now=self.wall())
+                if answer is not None and lease.record.attempt_ts is not None:
+                    # the trip that failed is an earlier one; the answer took none
+                    lease.end_trip(self.clock(), method, url, error=error)
+                return answer
             case Invalidate(app, url, head):
                 self.cache.invalidate(app=app, url=url, status=head.status, fields=head.headers, now=self.wall())
             case Discard(earlier, method, url, fields):
@@ -312,7 +315,8 @@ class EngineBase(Generic[W]):
         if key in self._refreshing or len(self._refreshing) >= _MAX_REFRESHING:
             return None
         self._refreshing.add(key)
-        return replace(request, options=replace(request.options, cache="validate", stream=False))
+        # the caller's own code had its say in the call that was answered
+        return replace(request, between=None, options=replace(request.options, cache="validate", stream=False))
 
     # --- the end of calls
 

@@ -173,6 +173,16 @@ class Lease(Generic[C]):
         self.record.scrubbed += hits
         return body
 
+    def feed(self, piece: bytes) -> None:
+        """Give the next piece of a streamed body to the cache, where it is to be kept."""
+        recording = self.recording
+        if recording is None:
+            return
+        recording.feed(piece)
+        if not recording.active and self._engine is not None:  # too large: nobody need wait for its end
+            self.recording = None
+            self._engine._land(self)
+
     def let_go(self) -> None:
         """Give the current connection back; the wire decides whether it may be used again."""
         connection, self.connection = self.connection, None

@@ -267,8 +267,7 @@ class Streamed:
                     raise FaztError(Reason.RESPONSE_BODY, f"The response is larger than {self._opened.cap} bytes.")
                 out = data if self._scrub is None else self._scrub.feed(data)
                 if out:
-                    if lease.recording is not None:
-                        lease.recording.feed(out)
+                    lease.feed(out)
                     return out
         except BaseException as error:
             self._fail(error)
@@ -318,8 +317,7 @@ class Streamed:
             self._fail(error)
             raise
         self.size = self.record.response_bytes = len(body)
-        if lease.recording is not None:
-            lease.recording.feed(body)
+        lease.feed(body)
         self._finish(connection)
         return body
 

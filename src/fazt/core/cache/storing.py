@@ -114,7 +114,7 @@ def draft(
     if fresh_for is None and request.ttl > 0 and not (status in HEURISTIC or rules.successes):
         fresh_for = 0.0
     validators = "etag" in names or "last-modified" in names
-    if fresh_for is None and request.ttl <= 0 and not validators:
+    if not validators and (control.no_cache or (fresh_for is None and request.ttl <= 0)):
         return None  # it could never be used
     if fresh_for == 0 and not validators and not (control.stale_while_revalidate or _stale_allowed(control, rules)):
         return None
