@@ -171,6 +171,19 @@ def test_the_rolling_window_opens_it_whatever_succeeds_between() -> None:
     assert circuit.state(48.0) is State.CLOSED
 
 
+def test_failures_that_opened_it_once_do_not_open_it_again() -> None:
+    circuit = Circuit(BreakerPolicy(rolling=Rolling(threshold=3, window=100.0, cooldown=1.0)))
+    for now in (0.0, 0.0, 0.0, 1.0, 1.0):
+        attempt(circuit, now, 503)
+        attempt_ok(circuit, now)
+    assert circuit.state(1.0) is State.CLOSED
+
+
+def attempt_ok(circuit: Circuit, now: float) -> None:
+    if circuit.refusal(now) is None:
+        attempt(circuit, now, 200)
+
+
 def test_half_open_lets_trials_through_and_no_more() -> None:
     circuit = opened(policy=BreakerPolicy(Threshold(trial_calls=2)))
     permits = []

@@ -206,6 +206,6 @@ def test_those_in_use_do_not_keep_the_others_from_being_dropped() -> None:
         go(given, 0.0, 503, host=f"busy{n}.test")
     for n in range(2000):
         go(given, 10.0 + n, host=f"q{n}.test")
-    assert len(given._meters) <= KEPT + 10
+    assert len(given._meters) <= 2 * KEPT + 10  # half of those looked at may be in use
     assert len(given._circuits) <= KEPT + 10
     refused(given, 2010.0, host="busy0.test", reason=Reason.HOST_RATE)
