@@ -223,3 +223,34 @@ def test_the_end_of_the_answer_is_known_when_the_last_byte_came(wire: SyncWire) 
         assert connection.read_view(buffer, deadline=soon()) == b""
         connection.release()
         assert len(wire.pool) == 1
+
+
+@pytest.mark.parametrize("how", ["more", "cut", "notified"])
+def test_what_tls_says_beyond_or_short_of_a_body_is_noticed(wire: SyncWire, how: str) -> None:
+    """Decrypted straight into the buffer, a body still ends where it says, and only there."""
+    size = 300_000
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        sent = size + 10 if how == "more" else size - 10
+        peer.send(HEAD + b"Content-Length: %d\r\n\r\n" % size + b"x" * sent)
+        if how == "notified" and isinstance(peer.sock, ssl.SSLSocket):
+            peer.sock.settimeout(0.2)
+            try:
+                peer.sock.unwrap()
+            except OSError:
+                pass
+        if how == "more":
+            peer.wait_for_end()
+
+    with serve(script, tls=server_context()) as origin:
+        connection = begin(wire, origin.port, scheme="https")
+        if how == "more":
+            assert drain(connection, 1 << 20) == b"x" * size
+            connection.release()
+            assert not connection.reused
+            return
+        with pytest.raises(FaztError) as caught:
+            drain(connection, 1 << 20)
+        assert caught.value.reason is Reason.PROTOCOL
+        assert not wire.live

@@ -20,6 +20,8 @@ _LARGE = 256 * 1024
 """Bytes read at a time once a server fills what is asked for; more falls out of the processor's cache again."""
 _SMALL_BODY = 64 * 1024
 """Bodies up to this many bytes are sent together with the head."""
+_TLS_ROOM = PIECE + 32 * 1024
+"""What a piece says when decrypted, with what waited of an earlier record, takes no more room than this."""
 _LATELY = 0.001
 """Seconds for which what the kernel said about an idle connection is believed."""
 
@@ -219,7 +221,8 @@ class SyncConnection(SyncLink):
         """
         reader = self._reader
         direct = reader.direct
-        if self._tls is not None or direct < PIECE or self._raw is not None or self._source is not None:
+        least = PIECE if self._tls is None else _TLS_ROOM
+        if direct < least or len(buffer) < least or self._raw is not None or self._source is not None:
             return self.read_some(deadline=deadline, idle=idle)
         try:
             if monotonic() >= deadline:
@@ -227,6 +230,11 @@ class SyncConnection(SyncLink):
             while True:
                 if self._drained:
                     self._wait(deadline if idle is None else min(deadline, monotonic() + idle), Reason.BODY)
+                if self._tls is not None:
+                    number = self._receive_view(self._tls, buffer, direct)
+                    if not number and not self._ended:
+                        continue
+                    return buffer[:number]
                 room = min(direct, len(buffer))
                 try:
                     number = self._sock.recv_into(buffer, room)
@@ -368,6 +376,40 @@ class SyncConnection(SyncLink):
             self._reader.feed(plain)
         if tls.closed and not self._ended:
             self._end(clean=True)
+
+    def _receive_view(self, tls: TlsSession, buffer: memoryview, direct: int) -> int:
+        """Take in what the kernel has, as `_receive`, but put what it says into the buffer; returns how much.
+
+        Args:
+            tls: of this connection.
+            buffer: with room for at least `_TLS_ROOM` bytes.
+            direct: how many of these are body.
+        """
+        try:
+            data = self._sock.recv(PIECE)
+        except BlockingIOError:
+            self._drained = True
+            return 0
+        except OSError as error:
+            self._end(clean=False, cause=error.strerror or str(error))
+            return 0
+        self._drained = len(data) < PIECE
+        if not data:
+            self._end(clean=False)
+            return 0
+        try:
+            number = tls.decrypt_into(data, buffer)
+        finally:
+            self._answer_tls(tls.outgoing())
+        if number:
+            body = min(number, direct)
+            self._reader.passed(body)
+            if body < number:
+                self._reader.feed(bytes(buffer[body:number]))
+                number = body
+        if tls.closed and not self._ended:
+            self._end(clean=True)
+        return number
 
     def _answer_tls(self, data: bytes) -> None:
         """Send what the session itself has to say (a key update, an alert), after what waits to be sent."""

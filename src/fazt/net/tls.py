@@ -277,6 +277,35 @@ class TlsSession:
             raise tls_failure(error) from None
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def decrypt_into(self, data: bytes, buffer: memoryview) -> int:
+        """Take bytes from the network and put what they say into a buffer; returns how much that is.
+
+        As `decrypt`, without objects of its own. The buffer must have room for all of it: what they carry is no more
+        than they are, and what waited of a record that is not complete is below 17 KiB.
+
+        Raises:
+            FaztError: as `decrypt`.
+        """
+        self._in.write(data)
+        filled = 0
+        session = self._object
+        try:
+            while True:
+                number = session.read(len(buffer) - filled, buffer[filled:])
+                if not number:
+                    self.closed = True
+                    break
+                filled += number
+                if not self._in.pending and not session.pending():
+                    break
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.closed = True
+        except ssl.SSLError as error:
+            raise tls_failure(error) from None
+        return filled
+
     def encrypt(self, data: bytes | memoryview) -> bytes:
         """Return the records that carry `data`.
 
