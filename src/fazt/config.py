@@ -108,7 +108,9 @@ def _from_file(settings: Settings, path: Path) -> Settings:
         if key not in FILE_KEYS:
             raise ConfigError(f"{path}: unknown key {key!r}", hint=f"known keys: {', '.join(FILE_KEYS)}")
         if type(value) is not FILE_KEYS[key]:
-            raise ConfigError(f"{path}: {key} must be a {'table' if FILE_KEYS[key] is dict else FILE_KEYS[key].__name__}")
+            raise ConfigError(
+                f"{path}: {key} must be a {'table' if FILE_KEYS[key] is dict else FILE_KEYS[key].__name__}"
+            )
         change: dict[str, Any] = {key: value}
         if key == "ca_file":
             change = {"ca_files": (Path(str(value)).expanduser(),)}
