@@ -68,7 +68,8 @@ def in_documents() -> list[str]:
     found = []
     for document in DOCUMENTS:
         for block in _SHELL.findall(document.read_text("utf-8")) if document.exists() else ():
-            found += [line for line in block.splitlines() if re.match(r"(?:\$ )?(?:.*\| )?fazt ", line)]
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [line for line in lines if re.match(r"(?:\$ )?(?:.*\| )?fazt ", line)]
     return found
 
 

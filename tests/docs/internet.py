@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Host, Mount, Route
 
 from tests.adversary.servers import DNS, open_link
+from tests.docs.blocks import ROOT
 from tests.sdk.llm import Service
 
 PUBLIC, INTRANET = "93.184.216.34", "10.1.2.3"
@@ -37,11 +38,14 @@ NAMES = (
     "example.com",
     "www.example.com",
     "files.example.com",
+    "www.apache.org",
     "hooks.example.net",
 )
 ADDRESSES = {**dict.fromkeys(NAMES, PUBLIC), "intranet.corp": INTRANET, "sneaky.example.org": "169.254.169.254"}
 DATA = b"".join(b"%d,%d\n" % (number, number * number) for number in range(100_000))
-"""The file to download; its digest stands in the documents."""
+"""A file to download; its digest stands in the documents."""
+LICENSE = (ROOT / "LICENSE").read_bytes()
+"""What stands at www.apache.org to the byte."""
 
 
 async def repository(request: Request) -> Response:
@@ -89,14 +93,15 @@ async def works(request: Request) -> Response:
 
 
 async def data(request: Request) -> Response:
-    """Serve the file, or the part that is asked for."""
+    """Serve a file, or the part that is asked for."""
+    content = LICENSE if request.url.path.startswith("/licenses/") else DATA
     fields = {"ETag": '"1"', "Accept-Ranges": "bytes", "Content-Type": "text/csv"}
     asked = request.headers.get("range")
     if asked is None or request.headers.get("if-range", '"1"') != '"1"':
-        return Response(DATA, headers=fields)
+        return Response(content, headers=fields)
     start = int(asked.removeprefix("bytes=").partition("-")[0])
-    fields["Content-Range"] = f"bytes {start}-{len(DATA) - 1}/{len(DATA)}"
-    return Response(DATA[start:], 206, headers=fields)
+    fields["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+    return Response(content[start:], 206, headers=fields)
 
 
 def application() -> Starlette:
@@ -129,6 +134,7 @@ def application() -> Starlette:
     hosts = {
         "api.github.com": github,
         "api.crossref.org": [Route("/works/{doi:path}", works)],
+        "www.apache.org": [Route("/licenses/LICENSE-2.0.txt", data)],
         "files.example.com": [Route("/squares.csv", data), Route("/more/squares.csv", data)],
     }
     routes: list[Any] = [Host(name, Starlette(routes=list(found))) for name, found in hosts.items()]

@@ -47,7 +47,9 @@ def test_the_reference_is_in_step_with_the_code() -> None:
 
 def test_every_command_of_the_readme_parses() -> None:
     lines = [
-        line for block in re.findall(r"```sh\n(.*?)```", text("README.md"), re.DOTALL) for line in block.splitlines()
+        line
+        for block in re.findall(r"```sh\n(.*?)```", text("README.md"), re.DOTALL)
+        for line in block.replace("\\\n", " ").splitlines()
     ]
     commands = [words for line in lines if "fazt " in line for words in fazt_commands(line)]
     assert len(commands) >= 8
