@@ -15,7 +15,6 @@ from fazt.client.cache import OwnCookies, cache_from
 from fazt.client.families import Family, family
 from fazt.client.intake import EXTENSION, Intake
 from fazt.client.pace import pace_for
-from fazt.core.profiles import CLIENT_REDIRECTS
 from fazt.errors import ConfigError
 from fazt.net.decode import accept_encoding
 from fazt.version import __version__
@@ -160,7 +159,6 @@ class Door(Generic[Q, R]):
             )
             if name in given
         }
-        arguments.setdefault("max_redirects", CLIENT_REDIRECTS)
         arguments.setdefault("timeout", library.Timeout(connect=CONNECT, read=READ, write=WRITE, pool=POOL))
         return arguments
 

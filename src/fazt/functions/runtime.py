@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fazt.version import __version__
 from fazt.core import profiles
 from fazt.core.budget import Invocation
 from fazt.core.call import Fields, Request
@@ -22,6 +21,7 @@ from fazt.functions.invocation import (
     largest_request,
 )
 from fazt.functions.model import AppRequest, AppResponse, FailureKind, InvocationFailure
+from fazt.version import __version__
 
 if TYPE_CHECKING:
     from fazt.core.limits import Limits

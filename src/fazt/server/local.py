@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fazt.version import __version__
 from fazt.app import Functions, functions_for, listeners
 from fazt.functions.model import FailureKind, InvocationFailure
 from fazt.server.context import ServerContext
 from fazt.server.sites import StoredSites
+from fazt.version import __version__
 
 if TYPE_CHECKING:
     from fazt.config import Settings
