@@ -12,9 +12,8 @@ import signal
 import sys
 from typing import Any
 
-from tests.client.download_site import Fetch
-
 from fazt.client.download_error import DownloadError
+from tests.client.download_site import Fetch
 
 
 def main() -> int:

@@ -15,8 +15,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.calls import LIMITS, FixedPolicies, FixedVault, Ledger, policy, rule, secret
-
 from fazt.client.download_drivers import arun, run
 from fazt.client.download_error import DownloadError
 from fazt.client.download_plan import Download, Plan
@@ -28,6 +26,7 @@ from fazt.net.resolve import Resolver
 from fazt.net.sync import SyncWire
 from fazt.net.sync_resolve import SyncResolver
 from fazt.net.tls import TlsConfig
+from tests.fakes.calls import LIMITS, FixedPolicies, FixedVault, Ledger, policy, rule, secret
 
 HOST = "files.test"
 OTHER = "other.test"

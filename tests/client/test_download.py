@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.client.download_site import CONTENT, HOST, KEPT, KINDS, OTHER, Answer, Fetch, Site, names, serving
-from tests.net.origin import authority, server_context
 
 from fazt.client.download_error import DownloadError
 from fazt.client.download_pace import Pacer
 from fazt.core.retry import RetryPolicy
 from fazt.errors import Code, FaztError, Reason
+from tests.client.download_site import CONTENT, HOST, KEPT, KINDS, OTHER, Answer, Fetch, Site, names, serving
+from tests.net.origin import authority, server_context
 
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 

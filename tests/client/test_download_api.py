@@ -14,7 +14,7 @@ import pytest
 import fazt
 from fazt.client.download import at_once
 from fazt.errors import Reason
-from tests.client.download_site import CONTENT, HOST, OTHER, Answer, Site, names, serving
+from tests.client.download_site import CONTENT, HOST, OTHER, Answer, Request, Site, names, serving
 
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
@@ -202,3 +202,36 @@ def test_rules_can_cap_a_download(site: Site, tmp_path: Path) -> None:
     assert names(tmp_path) == []
     site.answers = [Answer(200, {}, b"small")]
     assert fazt.download(site.url(), tmp_path / "f", policy=capped).bytes == 5
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_D23_a_cache_may_answer_and_be_asked_whether_it_still_holds(
+    site: Site, tmp_path: Path, asynchronous: bool
+) -> None:
+    age = 60
+
+    def cacheable(answer: Answer, request: Request) -> Answer:
+        fields = {**answer.fields, "Cache-Control": f"max-age={age}"}
+        return Answer(304, fields) if "if-none-match" in request else Answer(answer.status, fields, answer.body)
+
+    site.change = cacheable
+    wishes: Any = {"cache": "default", "sha256": DIGEST, "expected_length": len(CONTENT)}
+
+    def fetch(url: str) -> fazt.Download:
+        if not asynchronous:
+            return fazt.download(url, tmp_path / "f", client=client, **wishes)
+        return runner.run(fazt.adownload(url, tmp_path / "f", client=client, **wishes))
+
+    with asyncio.Runner() as runner:
+        client: Any = (fazt.AsyncClient if asynchronous else fazt.Client)(policy=policy(site), cache=True)
+        assert [fetch(site.url("/a")).status for _ in range(2)] == [200, 200]
+        assert len(site.requests) == 1
+        age = 0
+        assert [fetch(site.url("/b")).status for _ in range(2)] == [200, 200]
+        assert len(site.requests) == 3
+        assert site.requests[-1]["if-none-match"] == '"v1"'
+        if asynchronous:
+            runner.run(client.aclose())
+        else:
+            client.close()
+    assert names(tmp_path) == ["f"]

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.client.download_site import CONTENT, KINDS, Fetch, Site, names, serving
-from tests.meta.names import ROOT
 
 from fazt.errors import Reason
+from tests.client.download_site import CONTENT, KINDS, Fetch, Site, names, serving
+from tests.meta.names import ROOT
 
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 PART, SIDECAR = ".f.fazt-part", ".f.fazt-part.json"

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.client.download_site import names
 
 from fazt.client import paths
 from fazt.client.download_error import DownloadError
 from fazt.client.paths import REFUSED, Destination, name_from, open_destination, place, within
 from fazt.errors import Code, Reason
+from tests.client.download_site import names
 
 
 def gate(path: str | Path, *, root: str | Path | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""What is checked of a download beside the network: lengths, what is there already, codings, digests."""
+"""What a download asks for, and what is checked beside the network: lengths, files that are there, codings, digests."""
 
 from __future__ import annotations
 
@@ -10,16 +10,56 @@ from typing import TYPE_CHECKING, Final
 
 from fazt.client.download_error import DownloadError
 from fazt.client.download_plan import Download, Plan
+from fazt.core.call import Options, Request
 from fazt.core.url import parse_url
 from fazt.errors import FaztError, Reason
 
 if TYPE_CHECKING:
     from fazt.client.paths import Destination
-    from fazt.core.call import Response
+    from fazt.core.call import Door, Response
+    from fazt.core.ranges import Asked
+    from fazt.core.retry import RetryPolicy
     from fazt.net.decode import Decoder
 
 _GZIP = (".gz", ".tgz", ".svgz")
 _PACKED: Final = {"gzip": _GZIP, "x-gzip": _GZIP, "br": (".br",), "zstd": (".zst", ".tzst")}
+
+
+def request_for(
+    plan: Plan,
+    *,
+    app: str,
+    door: Door,
+    asked: Asked | None = None,
+    seconds: float | None = None,
+    retry: RetryPolicy | None = None,
+) -> Request:
+    """Return the request of one trip.
+
+    Args:
+        plan: what is asked for.
+        app: id of the app.
+        door: for the record.
+        asked: the range that is missing, None for the whole file.
+        seconds: that are left, None for no limit.
+        retry: when the engine tries again before an answer comes.
+    """
+    return Request(
+        url=plan.url,
+        headers=plan.fields if asked is None else (*plan.fields, *asked.fields()),
+        timeout_ms=None if seconds is None else seconds * 1000.0,
+        auth=plan.secret,
+        app=app,
+        door=door,
+        options=Options(
+            max_response=plan.max_bytes,
+            cache=plan.cache,
+            retry=retry,
+            service=plan.service,
+            role=plan.role,
+            stream=True,
+        ),
+    )
 
 
 def already_there(plan: Plan, path: Path) -> Download | None:

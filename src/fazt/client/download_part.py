@@ -11,16 +11,14 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fazt.client.download_error import DownloadError
+from fazt.client.download_origin import Origin, read_origin
 from fazt.client.download_rename import rename_new
-from fazt.core.ranges import Validator
 from fazt.errors import Reason
 
 if TYPE_CHECKING:
@@ -33,34 +31,8 @@ _PIECE: Final = 1024 * 1024
 _MAX_SIDECAR: Final = 16 * 1024
 _LONGEST_NAME: Final = 200
 _TRIES: Final = 20
-_VERSION: Final = 1
 _NO_SYNC = frozenset({errno.EINVAL, errno.EBADF, errno.ENOTSUP})
 """What file systems say that cannot sync a directory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Of which version of which file the bytes of a part are.
-
-    Args:
-        url: what was asked for, without its query; for people.
-        key: digest of the whole URL.
-        place: digest of where redirects led, without the query: signatures change, paths don't.
-        etag, modified: the validator; one of both is set.
-        total: length of the file, None when it is not known.
-    """
-
-    url: str
-    key: str
-    place: str
-    etag: str
-    modified: str
-    total: int | None
-
-    @property
-    def validator(self) -> Validator:
-        """What a range is asked for with."""
-        return Validator(self.etag, self.modified)
 
 
 class PartFile:
@@ -98,7 +70,7 @@ class PartFile:
         try:
             found = os.fstat(fd)
             if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and self.size > 0:
-                self.origin = _origin(os.read(fd, _MAX_SIDECAR))
+                self.origin = read_origin(os.read(fd, _MAX_SIDECAR))
         except OSError:
             return
         finally:
@@ -141,7 +113,7 @@ class PartFile:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 fd = os.open(self._sidecar, flags, 0o600, dir_fd=directory)
                 try:
-                    os.write(fd, json.dumps({"version": _VERSION, **asdict(origin)}).encode())
+                    os.write(fd, origin.written())
                     if replaced:  # after a crash, an older one must not speak for the new bytes
                         os.fsync(fd)
                 finally:
@@ -379,23 +351,6 @@ def _own(fd: int, name: str, directory: int, *, made: bool) -> bool:
         os.unlink(name, dir_fd=directory)
         return False
     return True
-
-
-def _origin(data: bytes) -> Origin | None:
-    """Read a sidecar; None for one that cannot be trusted in every field."""
-    try:
-        found = json.loads(data)
-        if not isinstance(found, dict) or found.pop("version", None) != _VERSION:
-            return None
-        made = Origin(**found)
-    except (ValueError, TypeError):
-        return None
-    texts = (made.url, made.key, made.place, made.etag, made.modified)
-    if not all(isinstance(text, str) for text in texts) or not made.validator.text:
-        return None
-    if made.total is not None and (type(made.total) is not int or made.total < 0):
-        return None
-    return made
 
 
 def _sync_directory(directory: int) -> None:

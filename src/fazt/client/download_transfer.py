@@ -20,13 +20,15 @@ from fazt.client.download_checks import (
     digest_of,
     fits,
     redacted,
+    request_for,
 )
 from fazt.client.download_error import DownloadError
-from fazt.client.download_part import Origin, PartFile, open_part
+from fazt.client.download_origin import Origin
+from fazt.client.download_part import PartFile, open_part
 from fazt.client.download_plan import Download, Plan
 from fazt.client.download_steps import Open, Pause, Pump, Refuser, Step, Stream, Work
 from fazt.client.paths import Destination, open_destination, place
-from fazt.core.call import Options, Request
+from fazt.core.call import Request
 from fazt.core.ranges import Anew, Asked, Complete, Refused, Rest, Whole, judge, validator
 from fazt.core.retry import Again, RetryPolicy, parse_retry_after
 from fazt.errors import FaztError, Reason
@@ -175,22 +177,8 @@ class Transfer:
         left = None if plan.deadline is None else plan.deadline - (self._clock() - self._started)
         if left is not None and left <= 0:
             raise DownloadError(Reason.TOTAL, "the download did not finish within its deadline")
-        asked = self._asked
-        return Request(
-            url=plan.url,
-            headers=plan.fields if asked is None else (*plan.fields, *asked.fields()),
-            timeout_ms=None if left is None else left * 1000.0,
-            auth=plan.secret,
-            app=self._app,
-            door=self._door,
-            options=Options(
-                max_response=plan.max_bytes,
-                cache=plan.cache,
-                retry=self._asked_retry,
-                service=plan.service,
-                role=plan.role,
-                stream=True,
-            ),
+        return request_for(
+            plan, app=self._app, door=self._door, asked=self._asked, seconds=left, retry=self._asked_retry
         )
 
     # --- the answer
@@ -389,7 +377,7 @@ class Transfer:
             self._spoilt = True
         error.kept = self._put_aside(keep=error.kind in _KEEP or error.reason is Reason.FILE_RENAME)
         if error.call_id is None:
-            self._engine.refuse(self._bare_request(), error)
+            self._engine.refuse(request_for(self.plan, app=self._app, door=self._door), error)
         else:
             self._settle(error)
         return error
@@ -427,11 +415,3 @@ class Transfer:
         if self._destination is not None:
             self._destination.close()
             self._destination = None
-
-    def _bare_request(self) -> Request:
-        return Request(
-            url=self.plan.url,
-            app=self._app,
-            door=self._door,
-            options=Options(service=self.plan.service, role=self.plan.role),
-        )

@@ -368,6 +368,7 @@ class AsyncStreamed:
         """
         if self._body is not None:
             body, self._body = self._body, None
+            self.size = len(body)
             return body
         connection = self._lease.connection
         if connection is None:

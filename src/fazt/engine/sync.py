@@ -251,6 +251,7 @@ class Streamed:
         """
         if self._body is not None:
             body, self._body = self._body, None
+            self.size = len(body)
             return body
         lease = self._lease
         connection = lease.connection
