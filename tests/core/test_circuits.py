@@ -136,6 +136,29 @@ def test_hosts_can_be_left_out() -> None:
     refused(given, 0.0, host="strict.test")
 
 
+def test_a_breaker_may_stand_at_one_host_or_service_alone() -> None:
+    given = traffic(hosts={HOST: {"breaker": {"fail_max": 1}}})
+    go(given, 0.0, 503)
+    refused(given, 0.0)
+    assert go(given, 0.0, 503, host="other.test").state == ""
+    given = traffic(services={"s": {"breaker": {"fail_max": 1}, "rate": False}})
+    go(given, 0.0, 503, service="s")
+    refused(given, 0.0, service="s")
+
+
+def test_what_the_circuits_refuse_after_a_sleep_has_cost_nothing() -> None:
+    given = traffic(rate="2/100second", wait=1000, breaker={"fail_max": 1})
+    first = given.enter(HOST, now=0.0)
+    go(given, 0.0)
+    waiting = given.enter(HOST, now=0.0)
+    assert waiting.wait == 100.0
+    first.settle(status=503, now=70.0)
+    with pytest.raises(FaztError):
+        waiting.recheck(100.0)
+    assert given.enter(HOST, now=130.0).wait == 0.0
+    assert given.stats(130.0)["limits"][0]["attempts"] == 3
+
+
 def test_after_a_sleep_the_circuits_are_asked_again() -> None:
     given = traffic(rate="1/second", breaker={"fail_max": 1})
     first = given.enter(HOST, now=0.0)
