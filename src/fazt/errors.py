@@ -228,6 +228,10 @@ class FaztError(Exception):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.reason.value!r}, {self.message!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # made anew without its constructor, whose arguments are not `args`: errors come back from other processes
+        return _made_again, (type(self), self.args, dict(self.__dict__))
+
     def public(self) -> dict[str, Any]:
         """Return the fields that scripts and public bodies may see, with their camel-case names."""
         out: dict[str, Any] = {
@@ -239,6 +243,12 @@ class FaztError(Exception):
             "callId": self.call_id,
         }
         return out
+
+
+def _made_again(kind: type[FaztError], args: tuple[Any, ...], state: dict[str, Any]) -> FaztError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class StaleConnectionError(FaztError):

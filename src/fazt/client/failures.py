@@ -104,7 +104,16 @@ def _class(library: str, name: str, sdks: tuple[str, ...]) -> type[FaztError]:
 
 
 def _reduce(error: Any) -> tuple[Any, ...]:
-    return _again, (*error._made_of, error.args, dict(error.__dict__))
+    state = dict(error.__dict__)
+    if state.get("_request") is not None:
+        state["_request"] = _bare(state["_request"])
+    return _again, (*error._made_of, error.args, state)
+
+
+def _bare(request: Any) -> Any:
+    """Return a request without what may be a credential: a pickle lands in queues, result stores and logs."""
+    url = request.url.copy_with(userinfo=b"", query=None, fragment=None)
+    return type(request)(request.method, url)
 
 
 def _again(library: str, name: str, args: tuple[Any, ...], state: dict[str, Any]) -> FaztError:

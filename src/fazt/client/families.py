@@ -28,6 +28,9 @@ class Place(NamedTuple):
     text: str
     """What the gates judge."""
 
+    def __repr__(self) -> str:  # the caller's query is in it
+        return f"<Place {self.netloc.decode('latin-1')}>"
+
 
 def _place(url: Any) -> Place:
     return Place(url, url.netloc, str(url))
