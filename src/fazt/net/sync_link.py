@@ -179,18 +179,15 @@ class SyncLink:
     # --- writing
 
     def _pump(self) -> bool:
-        """Hand the socket one piece of what is to be written; returns whether nothing is left.
+        """Hand the socket what it takes of one piece of what is to be written; returns whether nothing is left.
 
         When writing fails the rest is dropped: the server may have said why, which is read as any answer
         (RFC 9112 section 9.3).
         """
+        if self._raw is None and not self._next():
+            return True
         raw = self._raw
-        if raw is None:
-            piece = None if self._source is None else next(self._source, None)
-            if piece is None:
-                self._source = None
-                return True
-            raw = self._raw = memoryview(piece if self._tls is None else self._tls.encrypt(piece))
+        assert raw is not None
         try:
             sent = self._sock.send(raw)
         except BlockingIOError:
@@ -198,8 +195,20 @@ class SyncLink:
         except OSError as error:
             self._cannot_write(error)
             return True
-        self._raw = raw[sent:] if sent < raw.nbytes else None
-        return self._raw is None and self._source is None
+        if sent < raw.nbytes:
+            self._raw = raw[sent:]
+            return False
+        self._raw = None
+        return not self._next()  # asked for now, for the answer may come before there is more to write
+
+    def _next(self) -> bool:
+        """Get the next piece ready to be written; returns whether there is one."""
+        piece = None if self._source is None else next(self._source, None)
+        if piece is None:
+            self._source = None
+            return False
+        self._raw = memoryview(piece if self._tls is None else self._tls.encrypt(piece))
+        return True
 
     def _cannot_write(self, error: OSError) -> None:
         # Linux says EPIPE, not ECONNRESET, when the peer's FIN had come before its RST
