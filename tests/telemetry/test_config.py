@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sqlite3
 import tomllib
 from collections.abc import Iterator
@@ -187,3 +188,11 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConfigError) as refused:
         sinks_from_config(table, directory=tmp_path)
     assert "fazt-net[" in (refused.value.hint or "")
+
+
+def test_one_process_is_scraped_and_the_others_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        table = {"prometheus": {"listen": f"127.0.0.1:{taken.getsockname()[1]}"}, "log": {}}
+        (sink,) = sinks_from_config(table, directory=tmp_path)
+    assert sink.name == "log"
+    assert "cannot listen" in caplog.text

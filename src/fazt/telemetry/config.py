@@ -14,7 +14,9 @@ Whatever is not understood is refused: a sink that is written down and does not 
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -27,6 +29,8 @@ from fazt.errors import ConfigError
 from fazt.telemetry.fanout import Fanout
 from fazt.telemetry.sinks.base import Sink
 from fazt.telemetry.sinks.sqlite import EventWriter
+
+_logger = logging.getLogger("fazt.telemetry")
 
 
 class SqliteOpener(Protocol):
@@ -113,7 +117,9 @@ def sinks_from_config(table: Mapping[str, Any], *, directory: Path, sqlite: Sqli
     sinks: list[Sink] = []
     try:
         for kind, entry in wanted:
-            sinks.append(_sink(kind, dict(entry), directory, sqlite))
+            sink = _sink(kind, dict(entry), directory, sqlite)
+            if sink is not None:
+                sinks.append(sink)
     except BaseException:
         for sink in sinks:
             sink.close()
@@ -141,7 +147,7 @@ def _check(kind: str, entry: Mapping[str, Any]) -> None:
         raise ConfigError(f"telemetry.{kind}: {needed} is missing")
 
 
-def _sink(kind: str, entry: dict[str, Any], directory: Path, sqlite: SqliteOpener | None) -> Sink:
+def _sink(kind: str, entry: dict[str, Any], directory: Path, sqlite: SqliteOpener | None) -> Sink | None:
     match kind:
         case "log" | "console":
             from fazt.telemetry.sinks.text import ConsoleSink, LogSink
@@ -171,7 +177,14 @@ def _sink(kind: str, entry: dict[str, Any], directory: Path, sqlite: SqliteOpene
         case _:
             from fazt.telemetry.sinks.prometheus import PrometheusSink
 
-            return PrometheusSink(**entry)
+            try:
+                return PrometheusSink(**entry)
+            except ConfigError as refused:
+                if not isinstance(refused.__cause__, OSError) or refused.__cause__.errno != errno.EADDRINUSE:
+                    raise
+                # one process of a directory is scraped, as a rule the server; the others go on all the same
+                _logger.warning("%s; the calls of this process are not counted there", refused.message)
+                return None
 
 
 def _after_fork() -> None:

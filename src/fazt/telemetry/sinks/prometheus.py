@@ -155,4 +155,4 @@ class PrometheusSink(Sink):
         try:
             return start_http_server(int(port), addr=address.strip("[]"), registry=self.registry)
         except OSError as fault:
-            raise ConfigError(f"the prometheus sink cannot listen on {listen}: {fault.strerror}") from None
+            raise ConfigError(f"the prometheus sink cannot listen on {listen}: {fault.strerror}") from fault
