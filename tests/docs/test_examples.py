@@ -8,13 +8,19 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fazt import config
 from fazt.client.failures import _NAMES
-from tests.docs.blocks import ROOT, Block, examples
+from fazt.core.traffic_config import TrafficConfig
+from fazt.stores.sqlite.events import opener
+from fazt.telemetry import sinks_from_config
+from tests.docs.blocks import ROOT, Block, blocks, examples
 
 UNSHARE = ["unshare", "-Urnmpf", "--mount-proc", "--kill-child", "--"]
 
@@ -86,3 +92,17 @@ def test_the_table_of_errors_is_that_of_the_code() -> None:
     rows = re.findall(r"^\| ((?:`\w+` ?)+)\| `(\w+)` \|$", text, re.MULTILINE)
     written = {reason: name for reasons, name in rows for reason in re.findall(r"`(\w+)`", reasons)}
     assert written == {reason.value: name for reason, name in _NAMES.items()}
+
+
+@pytest.mark.parametrize(
+    "block", [one for one in blocks("docs/operate.md") if one.language == "toml"], ids=lambda block: block.name
+)
+def test_settings_in_the_documents_are_understood(block: Block, tmp_path: Path) -> None:
+    tables = tomllib.loads(block.text)
+    (directory := tmp_path / "data").mkdir(mode=0o700)
+    (directory / "fazt.toml").write_text(block.text)
+    settings = config.load(data=str(directory), environ={})
+    TrafficConfig.of(settings.traffic, "traffic")
+    for sink in sinks_from_config(settings.telemetry, directory=directory, sqlite=opener(directory)):
+        sink.close()
+    assert tables.keys() <= config.FILE_KEYS.keys()
