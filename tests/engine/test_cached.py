@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ from fazt.core.cache.storing import FUNCTIONS, CacheRules
 from fazt.core.call import Options, Response
 from fazt.core.profiles import client
 from fazt.errors import FaztError, Reason
+from fazt.stores.sqlite.responses import SqliteResponses
 
 URL = "https://api.example.com/v1/items?page=1"
 GRANTED = policy(rule("api.example.com"), rule("other.example.com"), secrets=[secret("KEY")])
@@ -412,10 +416,13 @@ class Watched(Flights):
         super().__init__(threading.Lock())
         self.followers = followers
         self.full = threading.Event()
+        self.led = threading.Event()
 
     def begin(self, key: Hashable, **more: Any) -> Flight:
         flight = super().begin(key, **more)
-        if not flight.leader:
+        if flight.leader:
+            self.led.set()
+        else:
             self.followers -= 1
             if self.followers == 0:
                 self.full.set()
@@ -431,6 +438,9 @@ class Crowd:
         self.player.engine.flights = self.flights = Watched(callers - 1)
         self.player.origin.cases["t"] = asks
         self.player.origin.gate = self.flights.full
+        self.profile = client(LIMITS)
+        self.timeouts: Iterator[float | None] = repeat(None)
+        self.gave_up: Callable[[], object] = lambda: None
 
     def go(self, *, stream: bool = False) -> list[tuple[str, str]]:
         """Return what became of each: use of the cache, and body."""
@@ -440,28 +450,40 @@ class Crowd:
             return player.loop.run_until_complete(self._together(request, stream))
         found: list[tuple[str, str]] = []
 
-        def one() -> None:
+        def one(timeout: float | None) -> None:
             if stream:
-                opened = player.engine.open(request, profile=client(LIMITS))
+                opened = player.engine.open(request, profile=self.profile)
                 found.append((opened.response.cache, opened.read().decode()))
+                return
+            try:
+                answer = player.engine.call(replace(request, timeout_ms=timeout), profile=self.profile)
+            except FaztError as error:
+                found.append((error.reason.value, ""))
+                self.gave_up()
             else:
-                found.append(self._told(player.engine.call(request, profile=client(LIMITS))))
+                found.append(self._told(answer))
 
-        threads = [threading.Thread(target=one) for _ in range(self.callers)]
+        threads = [threading.Thread(target=one, args=(next(self.timeouts),)) for _ in range(self.callers)]
         for thread in threads:
             thread.start()
+            self.flights.led.wait(60)
         for thread in threads:
             thread.join(60)
         return found
 
     async def _together(self, request: Any, stream: bool) -> list[tuple[str, str]]:
-        async def one() -> tuple[str, str]:
+        async def one(timeout: float | None) -> tuple[str, str]:
+            engine = self.player.engine
             if stream:
-                opened = await self.player.engine.open(request, profile=client(LIMITS))
+                opened = await engine.open(request, profile=self.profile)
                 return opened.response.cache, (await opened.read()).decode()
-            return self._told(await self.player.engine.call(request, profile=client(LIMITS)))
+            try:
+                return self._told(await engine.call(replace(request, timeout_ms=timeout), profile=self.profile))
+            except FaztError as error:
+                self.gave_up()
+                return error.reason.value, ""
 
-        return await asyncio.gather(*(one() for _ in range(self.callers)))
+        return await asyncio.gather(*(one(next(self.timeouts)) for _ in range(self.callers)))
 
     @staticmethod
     def _told(response: Response) -> tuple[str, str]:
@@ -522,3 +544,69 @@ def test_whoever_asks_for_a_new_answer_waits_for_nobody(make: Make) -> None:
     assert driver.call(URL, options=mode("reload")).cache == "miss"
     lookup.close()
     assert len(flights) == 0
+
+
+def test_without_a_deadline_a_follower_waits_as_long_as_it_takes(crowd: Callable[..., Crowd]) -> None:
+    many = crowd(("Cache-Control", "max-age=60"), callers=5)
+    many.profile = replace(client(LIMITS), call_ms=0.0)
+    assert sorted(use for use, _ in many.go()) == ["hit"] * 4 + ["miss"]
+    assert many.trips == 1
+
+
+def test_a_follower_gives_up_at_its_own_deadline(crowd: Callable[..., Crowd]) -> None:
+    many = crowd(("Cache-Control", "max-age=60"), callers=2)
+    many.player.origin.gate = threading.Event()  # the first is answered when the second has given up
+    many.profile = replace(client(LIMITS), call_ms=60_000.0)
+    many.timeouts = iter((None, 50.0))
+    many.gave_up = many.player.origin.gate.set
+    found = many.go()
+    assert sorted(found) == [("miss", "the body of this case"), ("total", "")]
+    assert many.trips == 1
+
+
+def test_a_first_caller_that_is_cancelled_leaves_the_way_to_the_next() -> None:
+    many = Crowd("async", (Ask((("Cache-Control", "max-age=60"),)),), callers=3)
+    player = many.player
+    player.origin.gate = threading.Event()
+
+    async def main() -> list[str]:
+        engine, request = player.engine, player.request("t", number=1)
+        calls = [asyncio.create_task(engine.call(request, profile=player.profile)) for _ in range(3)]
+        while len(player.origin.seen["t"]) < 1 or not many.flights.full.is_set():
+            await asyncio.sleep(0)
+        calls[0].cancel()
+        player.origin.gate.set()
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        return [one.body.decode() if isinstance(one, Response) else type(one).__name__ for one in done]
+
+    try:
+        assert player.loop is not None
+        assert player.loop.run_until_complete(main()) == ["CancelledError", *["the body of this case"] * 2]
+        assert len(many.flights) == 0
+    finally:
+        player.close()
+
+
+def test_a_store_on_disk_keeps_streams_and_takes_changes(kind: Any, tmp_path: Path) -> None:
+    store = SqliteResponses(tmp_path / "cache", max_bytes=1 << 20)
+    driver = Cached(
+        kind,
+        Answer(headers=(FRESH, ("etag", '"1"')), body=b"0123456789"),
+        Answer(304, (("etag", '"1"'),), b""),
+        Answer(headers=(("etag", '"1"'), FRESH)),
+        Answer(204, ()),
+        clock=Clock(),
+        cache=ResponseCache(store, credentials=True),
+    )
+    try:
+        assert driver.open(URL).read() == b"0123456789"
+        assert driver.call(URL).cache == "hit"
+        driver.clock.now += 61
+        assert driver.call(URL).cache == "revalidated"
+        assert driver.call(URL, method="HEAD", options=mode("reload")).cache == "miss"
+        assert driver.call(URL).cache == "hit"
+        driver.call(URL, method="DELETE")
+        assert store.kept().items == 0
+    finally:
+        driver.close()
+        store.close()

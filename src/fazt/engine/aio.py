@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from fazt.core.cache.decision import Found
 from fazt.core.call import Opened, Profile, Request, Response
-from fazt.core.effects import Again, Discard, Effect, EnterSlot, Fill, Invalidate, LookUp, Pace, Read, Renew, Send
+from fazt.core.effects import Again, Discard, Effect, EnterSlot, Fill, Invalidate, Keep, LookUp, Pace, Read, Renew, Send
 from fazt.core.injection import ScrubStream
 from fazt.engine.base import OPEN_ENDED, EngineBase
 from fazt.engine.lease import Lease, coded
@@ -170,6 +171,8 @@ class AsyncEngine(EngineBase[AsyncWire]):
                 return lease.scrub_body(await self._read(effect, lease))
             case LookUp():
                 return await self._look_up(effect, lease, request)
+            case Keep() if self.cache.store.blocking and (effect.known is not None or effect.request.method == "HEAD"):
+                return await asyncio.to_thread(self._keep, effect, lease)
             case Fill(body) if self.cache.store.blocking:
                 return await asyncio.to_thread(self._fill, body, lease)
             case Renew() if self.cache.store.blocking:
@@ -258,11 +261,12 @@ class AsyncEngine(EngineBase[AsyncWire]):
             lease.flight = flight
             return True
         left = max(0.0, asked.deadline - self.clock())
+        most = min(left, OPEN_ENDED) if flight.open_ended else left
         try:
-            async with asyncio.timeout(min(left, OPEN_ENDED) if flight.open_ended else left):
+            async with asyncio.timeout(most if most < math.inf else None):
                 await waiter
         except TimeoutError:
-            if not flight.open_ended or left <= OPEN_ENDED:
+            if most == left:
                 raise FaztError(Reason.TOTAL, "the call did not finish within its deadline") from None
         finally:
             self.flights.leave(flight)

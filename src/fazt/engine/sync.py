@@ -174,8 +174,9 @@ class Engine(EngineBase[SyncWire]):
             lease.flight = flight
             return True
         left = max(0.0, asked.deadline - self.clock())
+        most = min(left, OPEN_ENDED) if flight.open_ended else left
         try:
-            if not woken.wait(min(left, OPEN_ENDED) if flight.open_ended else left) and left <= OPEN_ENDED:
+            if not woken.wait(most if most < threading.TIMEOUT_MAX else None) and most == left:
                 raise FaztError(Reason.TOTAL, "the call did not finish within its deadline")
         finally:
             self.flights.leave(flight)
