@@ -16,6 +16,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from fazt.errors import ConfigError, FaztError, Reason
@@ -291,7 +292,7 @@ class TlsSession:
         session = self._object
         try:
             while True:
-                number = session.read(len(buffer) - filled, buffer[filled:])
+                number: Any = session.read(len(buffer) - filled, buffer[filled:])
                 if not number:
                     self.closed = True
                     break
