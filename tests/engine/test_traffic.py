@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.cachesuite.play import PRIVATE
 from tests.engine.drivers import Clock, Driver
 from tests.fakes.calls import Answer, policy, rule
 
 from fazt.core.breaker import Key
+from fazt.core.cache.memory import MemoryStore
+from fazt.core.cache.responses import ResponseCache
 from fazt.core.call import Options
 from fazt.core.retry import RetryPolicy
 from fazt.core.traffic import Traffic
@@ -333,6 +336,48 @@ def test_after_waiting_for_its_turn_a_call_asks_the_breaker_again(make: Make, cl
         patched.setattr("fazt.engine.aio._sleep", asleep)
         assert refused(driver).reason is Reason.BREAKER_OPEN
     assert len(driver.wire.sent) == 1
+
+
+def test_REQ_C9_REQ_C10_a_cache_hit_takes_no_token_no_place_and_says_nothing_to_the_breaker(
+    kind: str, clock: Clock
+) -> None:
+    kept = Answer(200, (("cache-control", "max-age=600"),), b"kept")
+    traffic = Traffic(TrafficConfig.of({"rate": "2/hour", "wait": 0, "concurrency": 1, "breaker": {"fail_max": 2}}))
+    cache = ResponseCache(MemoryStore(1 << 20, salt=b"s" * 16), PRIVATE, credentials=True)
+    driver = Driver(kind, GRANTED, kept, *MANY, clock=clock, traffic=traffic, cache=cache)
+    try:
+        driver.call(URL)
+        driver.call(f"{URL}/other")  # a failure
+        stream = driver.open("https://other.example.com/")  # of another host
+        for _ in range(5):
+            assert driver.call(URL).body == b"kept"
+        stream.close()
+        found = {one["name"]: one["failures"] for one in stats(driver)["breakers"]}
+        assert found[HOST] == 1  # the hits are no successes
+        assert {one["name"]: one["attempts"] for one in stats(driver)["limits"]}[HOST] == 2
+        assert [row.cache for row in driver.ledger.rows].count("hit") == 5
+        assert refused(driver, f"{URL}/more").reason is Reason.HOST_RATE
+    finally:
+        driver.close()
+
+
+def test_the_connection_and_the_place_go_back_before_a_retry_sleeps(make: Make, clock: Clock) -> None:
+    driver = make(Answer(503, (("retry-after", "5"),)), Answer(), concurrency=1, retry=True)
+    held: list[tuple[list[str], int]] = []
+    slept = clock.sleep
+
+    def sleep(seconds: float) -> None:
+        held.append((driver.wire.made[0].ended, traffic_of(driver).waitlist.in_flight(Key("host", HOST))))
+        slept(seconds)
+
+    async def asleep(seconds: float) -> None:
+        sleep(seconds)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("fazt.engine.sync._sleep", sleep)
+        patched.setattr("fazt.engine.aio._sleep", asleep)
+        assert driver.call(URL).status == 200
+    assert held == [(["release"], 0)]
 
 
 # ---- services
