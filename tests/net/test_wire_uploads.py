@@ -127,7 +127,9 @@ def test_a_body_of_known_length(kind: str, pieces: tuple[bytes, ...]) -> None:
         while request := peer.request():
             peer.send(HEAD + b"Content-Length: %d\r\n\r\n" % len(whole) + request.partition(b"\r\n\r\n")[2])
 
-    assert answer(kind, script, Upload(body(kind, *pieces), len(whole))) == (200, whole, True)
+    status, content, kept = answer(kind, script, Upload(body(kind, *pieces), len(whole)))
+    assert (status, content) == (200, whole)
+    assert kept or not whole  # what has no bytes may be answered before its iterator has ended
 
 
 @pytest.mark.parametrize("kind", KINDS)
