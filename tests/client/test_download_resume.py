@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import hashlib
@@ -9,7 +10,8 @@ import json
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -18,11 +20,16 @@ from typing import Any
 import pytest
 
 from fazt.client.download_body import Body
+from fazt.client.download_drivers import arun
 from fazt.client.download_part import PartFile, open_part, part_name
+from fazt.client.download_plan import Plan
 from fazt.client.paths import open_destination
 from fazt.core.retry import RetryPolicy
+from fazt.engine import AsyncEngine
 from fazt.errors import Reason
-from tests.client.download_site import CONTENT, KEPT, KINDS, OTHER, Answer, Fetch, Request, Site, names, serving
+from fazt.net.aio import Wire
+from fazt.net.resolve import Resolver
+from tests.client.download_site import CONTENT, HOST, KEPT, KINDS, OTHER, Answer, Fetch, Request, Site, names, serving
 
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 CHANGED = CONTENT[::-1]
@@ -579,3 +586,71 @@ def test_long_names_have_short_parts() -> None:
     long = part_name("ä" * 120)
     assert len(os.fsencode(long)) + len(".json") <= 255
     assert long != part_name("ä" * 119 + "b")
+
+
+def test_a_child_that_was_forked_meanwhile_holds_no_lock(site: Site, tmp_path: Path) -> None:
+    fetch = Fetch("threads", site.port)
+    site.cuts = [KEPT]
+    children: list[tuple[int, int]] = []
+
+    def fork(done: int, _total: int | None) -> None:
+        if done and not children:
+            ours, theirs = os.pipe()
+            pid = os.fork()
+            if pid == 0:  # lives on with all that it inherited, until the test is over
+                os.close(theirs)
+                os.read(ours, 1)
+                os._exit(0)
+            os.close(ours)
+            children.append((pid, theirs))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: forked beside the server's threads
+        fetch.failing(site.url(), tmp_path / "f", progress=fork)
+    try:
+        assert fetch(site.url(), tmp_path / "f", sha256=DIGEST).resumed
+    finally:
+        for pid, pipe in children:
+            os.close(pipe)
+            os.waitpid(pid, 0)
+
+
+def test_a_coroutine_that_is_thrown_away_waits_for_its_thread(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The descriptor may be another file's by the time the thread writes."""
+    writing, closing = threading.Event(), threading.Event()
+    order: list[str] = []
+    real_write, real_discard = PartFile.write, PartFile.discard
+
+    def write(part: PartFile, pieces: Sequence[bytes]) -> None:
+        with part._guard("write"):
+            writing.set()
+            assert closing.wait(20)
+            real_write(part, pieces)
+            order.append("written")
+
+    def discard(part: PartFile) -> None:
+        closing.set()
+        real_discard(part)
+        order.append("closed")
+
+    monkeypatch.setattr(PartFile, "write", write)
+    monkeypatch.setattr(PartFile, "discard", discard)
+    site.etag = None
+
+    async def main() -> None:
+        fetch = Fetch("loop", site.port)
+        engine = AsyncEngine(wire=Wire(resolver=Resolver({HOST: ("127.0.0.1",)})), **fetch._common())
+        coroutine = arun(engine, Plan(site.url(), tmp_path / "f"), profile=fetch.profile)
+        task = asyncio.get_running_loop().create_task(coroutine)
+        while not writing.is_set():
+            await asyncio.sleep(0)
+        coroutine.close()
+        with pytest.raises(RuntimeError):
+            await task
+        await engine.close()
+
+    asyncio.run(main())
+    assert order == ["written", "closed"]
+    assert names(tmp_path) == []

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,13 +42,27 @@ class PartFile:
     Made by `open_part`; ended by `commit`, `keep` or `discard`, each of which closes it.
     """
 
-    __slots__ = ("_bypass", "_destination", "_fd", "_had_sidecar", "_inode", "_mode", "_name", "origin", "size")
+    __slots__ = (
+        "_bypass",
+        "_destination",
+        "_fd",
+        "_had_sidecar",
+        "_inode",
+        "_lock",
+        "_mode",
+        "_name",
+        "_pid",
+        "origin",
+        "size",
+    )
 
     def __init__(self, destination: Destination, name: str, fd: int, *, mode: int | None) -> None:
-        found = os.fstat(fd)
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._fd = fd
         self._destination = destination
         self._name = name
-        self._fd = fd
+        found = os.fstat(fd)
         self._inode = (found.st_dev, found.st_ino)
         self._mode = mode
         self._had_sidecar = False
@@ -82,7 +97,7 @@ class PartFile:
         if self._bypass:
             self._direct(False)  # what is read here is not aligned
             self._bypass = False
-        with _writing("read the part"):
+        with self._guard("read the part"):
             while done < self.size:
                 piece = os.pread(self._fd, min(_PIECE, self.size - done), done)
                 if not piece:
@@ -98,7 +113,7 @@ class PartFile:
         Args:
             origin: written down before the first byte is; None when this download cannot be resumed.
         """
-        with _writing("write the part"):
+        with self._guard("write the part"):
             os.ftruncate(self._fd, 0)
             os.lseek(self._fd, 0, os.SEEK_SET)
             self.size = 0
@@ -124,7 +139,7 @@ class PartFile:
 
     def go_on(self) -> None:
         """Go on behind what is there."""
-        with _writing("write the part"):
+        with self._guard("write the part"):
             os.ftruncate(self._fd, self.size)
             os.lseek(self._fd, self.size, os.SEEK_SET)
 
@@ -134,7 +149,7 @@ class PartFile:
         Raises:
             DownloadError: `file_write`.
         """
-        with _writing("write the file"):
+        with self._guard("write the file"):
             size = sum(map(len, pieces))
             done = os.writev(self._fd, pieces)
             self.size += done
@@ -156,7 +171,7 @@ class PartFile:
         Raises:
             DownloadError: `file_write`.
         """
-        with _writing("write the file"):
+        with self._guard("write the file"):
             head = min(-self.size % ALIGNED, len(view)) if self._bypass else len(view)
             tail = head + (len(view) - head) // ALIGNED * ALIGNED
             if head:
@@ -207,11 +222,11 @@ class PartFile:
             DownloadError: `file_write`, `file_rename`, `file_exists`; the part is still there and open.
         """
         directory, name = self._destination.directory, self._destination.name
-        with _writing("write the file"):
+        with self._guard("write the file"):
             if self._mode is not None:
                 os.fchmod(self._fd, self._mode)
             os.fsync(self._fd)
-        with _renaming("put the file in its place"):
+        with self._guard("put the file in its place", Reason.FILE_RENAME):
             if not self._is_there(self._name):
                 raise DownloadError(Reason.FILE_RENAME, "the part was moved or deleted while it was downloaded")
             if overwrite:
@@ -239,11 +254,9 @@ class PartFile:
 
     def discard(self) -> None:
         """Remove part and sidecar; never raises."""
-        if self._fd < 0:
-            return
         directory = self._destination.directory
-        with contextlib.suppress(OSError):
-            if self._is_there(self._name):
+        with self._lock, contextlib.suppress(OSError):
+            if self._fd >= 0 and self._is_there(self._name):
                 if self._had_sidecar:  # first: once the part is gone, its name and its sidecar's may be another's
                     with contextlib.suppress(OSError):
                         os.unlink(self._sidecar, dir_fd=directory)
@@ -251,10 +264,18 @@ class PartFile:
         self.close()
 
     def close(self) -> None:
-        """Let go of file and lock; may be repeated."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
+        """Let go of file and lock, once no thread is writing any more; may be repeated."""
+        with self._lock:
+            fd, self._fd = self._fd, -1
+            if fd < 0:
+                return
+            if self._pid == os.getpid():  # a child that was forked meanwhile has the lock too, as long as it lives
+                with contextlib.suppress(OSError):
+                    fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
+
+    def _guard(self, doing: str, reason: Reason = Reason.FILE_WRITE) -> _Failing:
+        return _Failing(reason, doing, self._lock)
 
     @property
     def _sidecar(self) -> str:
@@ -284,7 +305,7 @@ def open_part(destination: Destination, *, mode: int | None, resume: bool) -> Pa
         DownloadError: `file_locked` while another download grows in it, `file_write` when it cannot be made.
     """
     name = part_name(destination.name)
-    with _writing("make the part"):
+    with _Failing(Reason.FILE_WRITE, "make the part"):
         for _ in range(_TRIES):
             found = _open(name, destination.directory, 0o666 if mode is None else 0o600)
             if found is None:
@@ -362,25 +383,24 @@ def _sync_directory(directory: int) -> None:
 
 
 class _Failing:
-    """Turns what the system says into a `DownloadError`."""
+    """Turns what the system says into a `DownloadError`; holds the part's lock meanwhile.
 
-    __slots__ = ("_doing", "_reason")
+    A coroutine may be thrown away while a thread writes for it: the file must not be closed under that.
+    """
 
-    def __init__(self, reason: Reason, doing: str) -> None:
+    __slots__ = ("_doing", "_lock", "_reason")
+
+    def __init__(self, reason: Reason, doing: str, lock: threading.RLock | None = None) -> None:
         self._reason = reason
         self._doing = doing
+        self._lock = lock
 
     def __enter__(self) -> None:
-        return
+        if self._lock is not None:
+            self._lock.acquire()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
         if isinstance(error, OSError):
             raise DownloadError.of_os(error, self._reason, self._doing) from error
-
-
-def _writing(doing: str) -> _Failing:
-    return _Failing(Reason.FILE_WRITE, doing)
-
-
-def _renaming(doing: str) -> _Failing:
-    return _Failing(Reason.FILE_RENAME, doing)
