@@ -388,3 +388,42 @@ def test_threads_share_it(disk: Callable[..., SqliteResponses]) -> None:
 
 def test_its_name_is_no_secret(disk: Callable[..., SqliteResponses]) -> None:
     assert repr(disk()).endswith(f"{NAME}>")
+
+
+def test_a_full_disk_costs_no_call(disk: Callable[..., SqliteResponses]) -> None:
+    store = disk()
+    cache = ResponseCache(store)
+    keep(cache, ask(), FRESH)
+    connection = store._writer.connection
+    assert connection is not None
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    assert not keep(cache, ask(url(2)), FRESH, body=b"x" * 200_000)
+    assert body_of(cache, ask()) == b"body"
+    connection.execute("PRAGMA max_page_count = 1000000")
+    assert keep(cache, ask(url(2)), FRESH, body=b"x" * 200_000)
+
+
+def _write_for_ever(directory: str, begun: Any) -> None:
+    cache = ResponseCache(SqliteResponses(Path(directory), max_bytes=1 << 20))
+    n = 0
+    while True:
+        keep(cache, ask(url(n % 20)), FRESH, body=bytes([n % 256]) * 5000)
+        n += 1
+        if n == 40:
+            begun.set()
+
+
+def test_what_a_killed_process_leaves_is_whole(disk: Callable[..., SqliteResponses]) -> None:
+    store = disk()
+    fork = multiprocessing.get_context("fork")
+    begun = fork.Event()
+    writer = fork.Process(target=_write_for_ever, args=(str(store.path.parent), begun))
+    writer.start()
+    assert begun.wait(60)
+    writer.kill()
+    writer.join(60)
+    cache = ResponseCache(store)
+    found = [body_of(cache, ask(url(n))) for n in range(20)]
+    assert all(body is not None and len(body) == 5000 and len(set(body)) == 1 for body in found)
+    assert store.kept().items == 20
