@@ -70,7 +70,6 @@ class H2Origin:
     pings: int = 0
     peers: list[H2Peer] = field(default_factory=list)
     go: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def wait(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -85,7 +84,10 @@ class H2Peer:
     def __init__(self, sock: ssl.SSLSocket, origin: H2Origin, handler: Handler, settings: dict[int, int]) -> None:
         self.sock, self.origin, self.handler = sock, origin, handler
         config = h2.config.H2Configuration(
-            client_side=False, header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False
+            client_side=False,
+            header_encoding="utf-8",
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
         )
         self.conn = h2.connection.H2Connection(config=config)
         self.conn.local_settings = h2.settings.Settings(client=False, initial_values=settings)
@@ -188,6 +190,7 @@ def serve_h2(
     socks: list[socket.socket] = []
 
     def one(sock: socket.socket) -> None:
+        secure: ssl.SSLSocket | None = None
         with contextlib.suppress(OSError, h2.exceptions.ProtocolError):
             secure = context.wrap_socket(sock, server_side=True)
             socks.append(secure)
@@ -200,11 +203,8 @@ def serve_h2(
                     ready(peer)
                 peer.run()
         with contextlib.suppress(OSError):
-            (socks[-1] if socks else sock).shutdown(socket.SHUT_RDWR)
-        for each in (sock, *socks[-1:]):
-            with contextlib.suppress(OSError):
-                each.close()
-        origin.ended.release()
+            (secure or sock).shutdown(socket.SHUT_RDWR)
+        (secure or sock).close()
 
     def accept() -> None:
         with contextlib.suppress(OSError):

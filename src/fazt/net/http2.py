@@ -111,8 +111,9 @@ class Http2Stream:
         if not self._leased or self._response is not None or self._body is not None:
             raise FaztError(Reason.INTERNAL, "An internal error.", detail="a stream was used out of turn")
         if not self._link.alive:
+            error = None if self.reused else self._link.error
             self.abort()
-            raise StaleConnectionError(sent=False)
+            raise error or StaleConnectionError(sent=False)
         self._body = upload if upload is not None else body
         self._limit, self._write_limit = (None, None) if phases is None else (phases.read, phases.write)
         request = self._request(head)

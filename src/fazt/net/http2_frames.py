@@ -1,7 +1,7 @@
 """The outer form of HTTP/2 (RFC 9113 section 4.1): what a server sends, cut into frames.
 
-What each stream says is httpcore2's and h2's business; here is seen what concerns the connection as a whole, also while
-no request waits for anything: that it is about to end (GOAWAY), and whether anybody is there (PING).
+What streams and settings say is httpcore2's and h2's business; here is seen that the server is about to go (GOAWAY),
+which h2 would take for the end of all that is under way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ REFUSED_STREAM, CANCEL, HTTP_1_1_REQUIRED = 7, 8, 13
 _HEADER = 9
 _MAX_LENGTH = 16384
 """Section 4.2: what a frame may carry as long as we have not said otherwise, and we never do."""
-_ACK = 1
 
 
 class Frame(NamedTuple):
@@ -47,13 +46,6 @@ def refuse(stream: int) -> bytes:
 def goodbye() -> bytes:
     """Return the frame that says that we are going (section 6.8); servers start no streams, so none was the last."""
     return encode(GOAWAY, bytes(8))
-
-
-def answer_ping(frame: Frame) -> bytes | None:
-    """Return the answer to a ping (section 6.7), None for what is an answer itself or broken."""
-    if frame.flags & _ACK or frame.stream or len(frame.payload) != 8:
-        return None
-    return encode(PING, frame.payload, flags=_ACK)
 
 
 def read_goaway(frame: Frame) -> tuple[int, int]:

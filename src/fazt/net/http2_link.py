@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fazt.core.call import Target
 from fazt.errors import FaztError, Reason
 from fazt.net import http2_frames as frames
-from fazt.net.connection import HIGH_WATER, Connection
+from fazt.net.connection import Connection
 from fazt.net.forked import forks
 from fazt.net.http2 import Http2Stream
 from fazt.net.http2_mux import Gone, Mux
@@ -37,9 +37,7 @@ class Http2Link(Link):
         "_draining",
         "_frames",
         "_held",
-        "_inbox",
         "_poll",
-        "_reading",
         "_sharing",
         "_tasks",
         "era",
@@ -55,8 +53,6 @@ class Http2Link(Link):
         self._held: bytes | None = b""
         """What came before it was known which protocol the server chose; None from then on."""
         self._frames = frames.FrameReader()
-        self._inbox = bytearray()
-        self._reading: asyncio.Future[None] | None = None
         self._draining = False
         """The server takes no more requests on this connection."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,6 +107,11 @@ class Http2Link(Link):
         return not (self._closing or self._eof or self._draining) and self._born == forks()
 
     @property
+    def over(self) -> bool:
+        """Whether nothing more comes."""
+        return self._closing or self._eof
+
+    @property
     def error(self) -> FaztError | None:
         """What went wrong with the connection, anew for each call that asks."""
         error = self._error
@@ -130,7 +131,7 @@ class Http2Link(Link):
         if stream not in self.streams:
             return
         if ending is not None:
-            self._do(ending)
+            self.do(ending)
         self.streams.discard(stream)
         if self.streams:
             return
@@ -140,7 +141,8 @@ class Http2Link(Link):
         else:
             self.close()
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+    def do(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done that nobody waits for."""
         if self._closing or self._loop.is_closed() or self._born != forks():
             work.close()
             return
@@ -155,28 +157,11 @@ class Http2Link(Link):
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self._sock, select.POLLIN)
-        if not self._paused and self._poll.poll(0):
+        if self._poll.poll(0):
             self._drain(ended=True)
         return self.alive
 
-    # --- bytes, as httpcore2 wants them
-
-    async def read(self, limit: int) -> bytes:
-        """Return up to so many bytes of whole frames, waiting for some; none when the server sends no more."""
-        while not self._inbox:
-            if self._closing or self._eof:
-                return b""
-            self._resume()
-            self._reading = self._loop.create_future()
-            try:
-                await self._reading
-            finally:
-                self._reading = None
-        data = bytes(self._inbox[:limit])
-        del self._inbox[:limit]
-        if len(self._inbox) < HIGH_WATER:
-            self._resume()
-        return data
+    # --- bytes
 
     async def write(self, data: bytes) -> None:
         """Write all of it at once, so that no cancelled call leaves half a frame; wait until there is room for more.
@@ -205,37 +190,34 @@ class Http2Link(Link):
             self._held += data
             return
         try:
-            for frame in self._frames.feed(data):
-                self._look_at(frame)
+            passed = b"".join([self._look_at(frame) for frame in self._frames.feed(data)])
         except FaztError as error:
             self._fail(error)
             return
-        if self._inbox:
-            self._wake()
-        if len(self._inbox) > HIGH_WATER:
-            self._pause()
+        if passed:
+            self.feed(passed)
+        if self._draining and not self.streams:
+            self.close()
 
-    def _look_at(self, frame: frames.Frame) -> None:
-        if frame.kind == frames.PING:
-            answer = frames.answer_ping(frame)
-            if answer is not None:
-                if self._full:  # it asks without reading the answers
-                    raise FaztError(Reason.PROTOCOL, "The server asks for more than it takes.")
-                self.push(answer)
-        elif frame.kind == frames.GOAWAY:
-            # h2 would end the connection here; section 6.8 lets the streams go on that the server has begun to look at
-            last, code = frames.read_goaway(frame)
-            self._draining = True
-            self._sharing.unshare(self)
-            if code:
-                self.farewell = f"GOAWAY with error {code}"
-            for stream in self.mux.under_way():
-                if stream > last:
-                    self._inbox += frames.refuse(stream)
-            if not self.streams:
-                self.close()
-        else:
-            self._inbox += frame.raw
+    def _look_at(self, frame: frames.Frame) -> bytes:
+        """Return what the streams shall see of a frame."""
+        if frame.kind == frames.PING and self._full:
+            raise FaztError(Reason.PROTOCOL, "The server asks for more than it takes.")
+        if frame.kind != frames.GOAWAY:
+            return frame.raw
+        # h2 would end the connection here; section 6.8 lets the streams go on that the server has begun to look at
+        last, code = frames.read_goaway(frame)
+        self.drain()
+        if code:
+            self.farewell = f"GOAWAY with error {code}"
+        return b"".join([frames.refuse(stream) for stream in self.mux.under_way() if stream > last])
+
+    def feed(self, data: bytes) -> None:
+        """Let the streams see what came; what can't be HTTP/2 ends the connection."""
+        try:
+            self.mux.feed(data)
+        except FaztError as error:
+            self._fail(error)
 
     def speaks_http1(self) -> None:
         """Note that the server wants HTTP/1.1 after all (RFC 9113 section 7, HTTP_1_1_REQUIRED)."""
@@ -246,10 +228,6 @@ class Http2Link(Link):
         """Take no more calls, and close when those there are have ended."""
         self._draining = True
         self._sharing.unshare(self)
-
-    def broken(self, error: FaztError) -> None:
-        """End the connection: what came can't be HTTP/2."""
-        self._fail(error)
 
     def _end(self, *, clean: bool) -> None:
         self._sharing.unshare(self)
@@ -268,9 +246,10 @@ class Http2Link(Link):
 
     def _wake(self) -> None:
         super()._wake()
-        for waiter in (self._reading, self._gap if self._closing else None):
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+        if self.over and self._held is None:
+            self.mux.wake()
+        if self._closing and self._gap is not None and not self._gap.done():
+            self._gap.set_result(None)
 
     # --- the end
 

@@ -12,18 +12,23 @@ from collections import deque
 from collections.abc import Callable, Collection
 from math import inf
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from fazt.core.addresses import judge
 from fazt.core.call import Phases, Target
 from fazt.errors import FaztError, Reason
 from fazt.net.connect import ATTEMPT_DELAY, ends_here
 from fazt.net.forked import abandon, renew
+from fazt.net.http2_sharing import available
 from fazt.net.pool import FUNCTIONS, Pool, PoolLimits, Turn, Turns
 from fazt.net.sync_connect import connect
 from fazt.net.sync_connection import SyncConnection
 from fazt.net.sync_resolve import SyncResolver
 from fazt.net.timeouts import late
 from fazt.net.tls import TlsConfig, TlsSession
+
+if TYPE_CHECKING:
+    from fazt.net.http2_threads import Http2Threads, SyncHttp2Stream
 
 __all__ = ["SyncConnection", "SyncWire"]
 
@@ -41,6 +46,7 @@ class SyncWire:
             while the wire is in use.
         local_addresses: addresses of this machine's interfaces, reachable only under a grant; may be replaced too.
         attempt_delay: seconds between connection attempts (RFC 8305).
+        http2: whether HTTP/2 is offered to servers; where its libraries are missing there is one warning.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class SyncWire:
         own_listeners: Collection[tuple[str, int]] = frozenset(),
         local_addresses: Collection[str] = frozenset(),
         attempt_delay: float = ATTEMPT_DELAY,
+        http2: bool = False,
     ) -> None:
         self.tls = tls if tls is not None else TlsConfig()
         self.resolver = resolver if resolver is not None else SyncResolver()
@@ -61,19 +68,20 @@ class SyncWire:
         """Every connection that is open, idle or in use."""
         self.pid = os.getpid()
         """The process that the connections belong to."""
-        self._limits = limits
-        self._attempt_delay = attempt_delay
+        self.limits = limits
+        self.attempt_delay = attempt_delay
         self._era = 0
         """Counts calls of `drop_idle`: a connection that has not passed the last one has to when it becomes idle."""
         self._keep: Callable[[Target], bool] | None = None
+        self._http2: Http2Threads | None = _threads(self) if http2 and available() else None
         self._begin_anew()
         renew(self)
 
     def _begin_anew(self) -> None:
-        self.pool: Pool[Target, SyncConnection] = Pool(self._limits)
+        self.pool: Pool[Target, SyncConnection] = Pool(self.limits)
         self._lock = threading.Lock()
         """Held for the bookkeeping of the pool alone, never while a socket is used."""
-        self.turns: Turns[Target, SyncConnection] = Turns(self._limits.connections)
+        self.turns: Turns[Target, SyncConnection] = Turns(self.limits.connections)
         self._news: deque[SyncConnection | None] = deque()
         """Connections that were closed (None: never made), or have become idle, and are not in the books yet."""
         self._next_expiry = inf
@@ -84,6 +92,8 @@ class SyncWire:
         for connection in inherited:
             abandon(connection)
         self._begin_anew()
+        if self._http2 is not None:
+            self._http2.start_anew()
         self.pid = os.getpid()
 
     @property
@@ -99,7 +109,7 @@ class SyncWire:
         on_attempt: Callable[[], None],
         fresh: bool = False,
         phases: Phases | None = None,
-    ) -> SyncConnection:
+    ) -> SyncConnection | SyncHttp2Stream:
         """Return a pooled connection made under the same grant, or resolve, judge every address, and connect.
 
         Args:
@@ -115,6 +125,10 @@ class SyncWire:
         """
         if self.pid != os.getpid():  # forked by something that does not tell Python
             self.start_anew()
+        if self._http2 is not None and target.scheme == "https":
+            shared = self._http2.acquire(target, deadline=deadline, on_attempt=on_attempt, fresh=fresh, phases=phases)
+            if shared is not None:
+                return shared
         now = monotonic()
         if now >= self._next_expiry:
             self._expire(now)
@@ -170,7 +184,7 @@ class SyncWire:
                 raise FaztError(Reason.INTERNAL, "An internal error.", detail=f"unknown TLS configuration {target.tls}")
             session = TlsSession(self.tls.context, target.host)
         on_attempt()
-        sock, address = connect(addresses, target.port, deadline=deadline, delay=self._attempt_delay)
+        sock, address = connect(addresses, target.port, deadline=deadline, delay=self.attempt_delay)
         self._judge_local(sock, address, target)
         return session, sock, address
 
@@ -304,7 +318,7 @@ class SyncWire:
         for connection in doomed:
             connection.close()
         self._note()
-        return len(doomed)
+        return len(doomed) + (0 if self._http2 is None else self._http2.drop_idle(keep))
 
     def close(self) -> None:
         """Close every connection; those in use end with an error in the threads that use them."""
@@ -317,3 +331,11 @@ class SyncWire:
         for connection in list(self.live):
             connection.interrupt()
         self._note()
+        if self._http2 is not None:
+            self._http2.close()
+
+
+def _threads(wire: SyncWire) -> Http2Threads:
+    from fazt.net.http2_threads import Http2Threads  # not before anybody asks for HTTP/2
+
+    return Http2Threads(wire)
