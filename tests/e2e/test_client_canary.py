@@ -167,7 +167,7 @@ def run(play: Play, told: Told, sinks: Sinks, upstream: Upstream, plain: Upstrea
     policy = DataPolicy(app="probe", settings=settings)
     calls = list(asked(play, upstream, plain))
     cache = fazt.Cache(folder / "cache")
-    arguments = {"policy": policy, "sinks": sinks.all, "follow_redirects": True}
+    arguments = {"policy": policy, "sinks": sinks.all, "follow_redirects": True, "max_redirects": 5}
     with fazt.Client(**arguments, traffic={"retry": {"attempts": 2, "base": 0.001}}) as client:
         through_client(client, calls, told)
     with fazt.Client(**arguments, cache=cache) as client:
