@@ -34,7 +34,7 @@ def fetch(request: pytest.FixtureRequest, site: Site) -> Fetch:
     return Fetch(request.param, site.port)
 
 
-def test_a_file_arrives_whole_with_its_digest(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+def test_D2_a_file_arrives_whole_with_its_digest(site: Site, fetch: Fetch, tmp_path: Path) -> None:
     got = fetch(site.url(), tmp_path / "out.bin", sha256=DIGEST.upper())
     assert got.path == tmp_path / "out.bin"
     assert got.path.read_bytes() == CONTENT
@@ -68,7 +68,7 @@ def test_an_old_file_is_replaced_at_once(site: Site, fetch: Fetch, tmp_path: Pat
 @pytest.mark.parametrize(
     ("umask", "mode", "expected"), [(0o022, None, 0o644), (0o077, None, 0o600), (0o022, 0o640, 0o640)]
 )
-def test_the_mode_is_that_of_the_umask_or_as_asked(
+def test_D28_the_mode_is_that_of_the_umask_or_as_asked(
     site: Site, fetch: Fetch, tmp_path: Path, umask: int, mode: int | None, expected: int
 ) -> None:
     before = os.umask(umask)
@@ -156,6 +156,32 @@ def test_redirects_are_followed_and_the_final_place_is_told(site: Site, fetch: F
     assert "authorization" in site.requests[0]
     assert "authorization" not in site.requests[1]
     assert len(fetch.ledger.rows) == 1
+
+
+def test_D20_D19_one_record_with_measured_values(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.answers = [Answer(302, {"Location": site.url("/there")})]
+    got = fetch(site.url(), tmp_path / "f", service="mirror", role="dataset")
+    (record,) = fetch.ledger.rows
+    assert record.call_id == got.call_id
+    assert record.duration_ms > 0
+    assert record.ttfb_ms is not None
+    assert 0 < record.ttfb_ms <= record.duration_ms
+    assert (record.number, record.version, record.service, record.role) == (1, "HTTP/1.1", "mirror", "dataset")
+    (hop,) = record.attempts or ()
+    assert (hop.hop, hop.number, hop.status, hop.redirect) == (1, 1, 302, site.url("/there"))
+    assert hop.duration_ms > 0
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_D22_no_token_of_the_url_is_told(
+    site: Site, fetch: Fetch, tmp_path: Path, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0)
+    site.answers = [Answer(status, {"ETag": '"v1"'}, CONTENT, cut=KEPT)]
+    error = fetch.failing(site.url("/f?token=hush-4711"), tmp_path / "f")
+    told = [f"{error!r} {error} {error.public()} {error.url} {error.detail}", repr(fetch.ledger.rows), caplog.text]
+    told += [path.read_bytes().decode("latin-1") for path in tmp_path.iterdir()]
+    assert all("hush" not in text for text in told)
 
 
 # --- every class of failure
@@ -247,7 +273,7 @@ def test_an_exception_of_the_callers_own_passes_and_nothing_is_left(site: Site, 
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_an_interrupt_cleans_up(site: Site, tmp_path: Path, kind: type[BaseException]) -> None:
+def test_D28_an_interrupt_cleans_up(site: Site, tmp_path: Path, kind: type[BaseException]) -> None:
     site.etag = None
     fetch = Fetch("threads", site.port)
 

@@ -32,7 +32,7 @@ def refused(path: str | Path, *, root: str | Path | None = None) -> DownloadErro
 
 @pytest.mark.parametrize("folder", REFUSED)
 @pytest.mark.parametrize("name", ["f", "deep/er/f", "../{}/f"])
-def test_directories_of_the_system_are_refused(folder: str, name: str) -> None:
+def test_D28_directories_of_the_system_are_refused(folder: str, name: str) -> None:
     error = refused(f"{folder}/{name.format(folder[1:])}")
     assert (error.kind, error.code, error.reason) == ("policy", Code.NET_BLOCKED, Reason.PATH_REFUSED)
     assert not os.path.exists(f"{folder}/deep")
