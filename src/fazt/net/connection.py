@@ -169,7 +169,7 @@ class Connection(Link):
                 while self._full and not self._closing:
                     self._gap = self._loop.create_future()
                     await self._gap
-                if self._closing:
+                if self._closing or self._transport is None or self._transport.is_closing():
                     return
                 self._write(piece)
                 self._fed += 1

@@ -355,11 +355,12 @@ class Link(asyncio.Protocol):
             self._transport.write(data)
 
     def _unsent(self) -> bool:
-        """Whether anything of the request has not left yet."""
+        """Whether anything of the request has not left yet, or never will: a transport that closes takes no more."""
+        transport = self._transport
         return (
             self._outbox is not None
             or self._feeder is not None
-            or (self._transport is not None and self._transport.get_write_buffer_size() != 0)
+            or (transport is not None and (transport.get_write_buffer_size() != 0 or transport.is_closing()))
         )
 
     # --- reading
