@@ -23,7 +23,7 @@ from tests.adversary.servers import DNS
 from tests.adversary.world import connect
 from tests.docs.blocks import ROOT, RUN, Block, blocks
 
-SECONDS = 40
+SECONDS = 90
 """Time of one example."""
 TYPED = "ghp_0123456789abcdefghij\n"
 """What is typed where a command asks for a secret's value."""
