@@ -16,6 +16,12 @@ from fazt.client.download_error import DownloadError
 from tests.client.download_site import Fetch
 
 
+def _peak() -> int:
+    """Return the most KiB of memory that this process has had since it was started."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+
+
 def main() -> int:
     kind, port, url, dest = sys.argv[1:5]
     wishes: dict[str, Any] = json.loads(sys.argv[5]) if len(sys.argv) > 5 else {}
@@ -36,6 +42,7 @@ def main() -> int:
         said = {"interrupted": True}
     else:
         said = got.public()
+    said["peak"] = _peak()
     said["events"] = [row.reason for row in fetch.ledger.rows]
     print(json.dumps(said))
     return 0
