@@ -64,7 +64,7 @@ def _run(document: str, folder: Path) -> dict[int, Any]:
         "GITHUB_TOKEN": TYPED.strip(),
         "OPENAI_API_KEY": "sk-0123456789abcdef",
         "ANTHROPIC_API_KEY": "sk-ant-0123456789abcdef",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}",
     }
     for variable in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("FAZT_")]:
         del os.environ[variable]
