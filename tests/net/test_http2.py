@@ -15,6 +15,7 @@ from typing import Any
 
 import h2.settings
 import hpack
+import httpcore2
 import pytest
 
 from fazt.core.call import Phases, Target, Upload
@@ -23,6 +24,7 @@ from fazt.net import http2_sharing
 from fazt.net.aio import Wire
 from fazt.net.http1 import encode_head
 from fazt.net.http2_frames import GOAWAY, FrameReader, encode
+from fazt.net.http2_mux import Mux
 from fazt.net.pool import NONE, PoolLimits
 from fazt.net.sync import SyncWire
 from fazt.net.tls import TlsConfig
@@ -196,6 +198,7 @@ def test_answers_without_a_body(loop: str, tls: TlsConfig) -> None:
         assert (await net.get("/204")).head.status == 204
         head = (await net.get("/", "HEAD")).head
         assert head.headers == (("content-length", "1000"), ("x", "spaced"))
+        assert (await net.get("/", "HEAD", cap=10)).body == (await net.get("/304", cap=1)).body == b""
         connection, head = await net.begin("/", "HEAD")
         connection.release()  # as the engine does, which knows that nothing comes
         assert (await net.get("/204")).connection.reused
@@ -944,6 +947,40 @@ def test_without_the_libraries_there_is_one_warning_and_http1(
         kind(http2=True)
 
 
+def test_an_httpcore2_that_has_changed_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2_sharing, "_warned", False)
+    monkeypatch.setattr(http2_sharing, "_STEPS", (*http2_sharing._STEPS, "_a_step_of_the_future"))
+    with pytest.warns(RuntimeWarning, match="httpcore2"):
+        Wire(http2=True)
+
+
+def test_the_steps_that_are_done_in_another_way_are_those_that_are_looked_for() -> None:
+    own = {name for name in vars(Mux) if hasattr(httpcore2.AsyncHTTP2Connection, name) and not name.startswith("__")}
+    assert own | {"_receive_remote_settings_change"} == set(http2_sharing._STEPS)
+
+
+# --- floods
+
+
+@EVERYWHERE
+def test_a_server_that_asks_without_listening(loop: str, tls: TlsConfig) -> None:
+    """Pings are answered; whoever never takes the answers is left."""
+
+    def script(sock: ssl.SSLSocket) -> None:
+        _begin_raw(sock)
+        with contextlib.suppress(OSError):
+            while True:
+                sock.sendall(encode(6, b"12345678") * 4000)
+
+    async def main(net: Net) -> None:
+        failed = await net.fails()
+        assert failed.reason is Reason.PROTOCOL
+        assert "takes" in failed.message
+
+    with serve_h2(echo, raw=script) as origin:
+        on(loop, tls, origin, main)
+
+
 # --- forks
 
 
@@ -977,6 +1014,28 @@ def test_a_child_leaves_the_parent_s_streams_alone(tls: TlsConfig) -> None:
     with serve_h2(echo) as origin:
         on("sync", tls, origin, scenario)
     assert origin.accepted == 2
+
+
+def test_a_child_leaves_the_parent_s_streams_alone_on_a_loop(tls: TlsConfig) -> None:
+    with serve_h2(echo) as origin, asyncio.Runner() as runner:
+        net = runner.run(_made(tls, origin.port))
+        runner.run(net.get("/parent-1"))
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                got = asyncio.run(net.get("/child"))
+                code = 0 if got.head.status == 200 and not got.connection.reused else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert runner.run(net.get("/parent-2")).connection.reused
+        runner.run(net.wire.close())
+    assert origin.accepted == 2
+
+
+async def _made(tls: TlsConfig, port: int) -> Net:
+    return Net(tls, port)
 
 
 # --- frames

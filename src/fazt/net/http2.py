@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,8 @@ from httpcore2 import ConnectionNotAvailable, RemoteProtocolError, Request, Resp
 
 from fazt.core.call import Fields, Phases, ResponseHead, Target, Upload
 from fazt.errors import CallerError, FaztError, Reason, StaleConnectionError
-from fazt.net.http1 import MAX_HEAD
-from fazt.net.http1_fields import MAX_FIELDS
+from fazt.net.http2_fields import check, decode
 from fazt.net.http2_frames import HTTP_1_1_REQUIRED, REFUSED_STREAM
-from fazt.net.http2_mux import decode_fields
 from fazt.net.timeouts import late
 from fazt.net.upload import slices
 
@@ -25,10 +22,6 @@ if TYPE_CHECKING:
 
 _NOT_IN_HTTP2 = frozenset({b"connection", b"host", b"keep-alive", b"proxy-connection", b"te", b"upgrade"})
 """Section 8.2.2 of RFC 9113; Host is sent as `:authority`, Transfer-Encoding is taken out by httpcore2."""
-_MALFORMED = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
-# section 8.2.1: a token in lower case, a value without NUL, CR and LF (RFC 9110 section 5.5: without any control)
-_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")
-_BAD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
 class Http2Stream:
@@ -122,11 +115,13 @@ class Http2Stream:
         self._response = response
         self._id = response.extensions["stream_id"]
         try:
-            fields = decode_fields(response.headers)
-            self._length = _check(response.status, fields)
+            fields = decode(response.headers)
+            length = check(response.status, fields)
         except FaztError:
             self.abort()
             raise
+        if method != "HEAD" and response.status not in (204, 304):  # RFC 9110 section 8.6: there it is another's length
+            self._length = length
         self._pieces = aiter(response.stream)
         return ResponseHead(response.status, fields, "", "HTTP/2")
 
@@ -380,33 +375,6 @@ def _less(left: int | None, piece: bytes) -> int | None:
 
 def _wrong_length() -> FaztError:
     return FaztError(Reason.BAD_OPTION, "The request body is not as long as was said.")
-
-
-def _check(status: int, fields: Fields) -> int | None:
-    """Hold a head against the rules and the limits; returns the length it says the body has."""
-    if not 200 <= status <= 999:
-        raise _malformed("status code out of range")
-    if len(fields) > MAX_FIELDS:
-        raise FaztError(Reason.RESPONSE_HEADERS, "The fields of the answer are too many or too long.")
-    size = 0
-    length: str | None = None
-    for name, value in fields:
-        size += len(name) + len(value) + 4
-        if _NAME.fullmatch(name) is None or _BAD_VALUE.search(value) is not None:
-            raise _malformed("a field that is not name and value")
-        if name in _MALFORMED:
-            raise _malformed(f"the field {name}, which is HTTP/1.1's")
-        if name == "content-length":
-            if not (value.isascii() and value.isdigit() and len(value) <= 18) or length not in (None, value):
-                raise _malformed("Content-Length is not a number")
-            length = value
-    if size > MAX_HEAD:
-        raise FaztError(Reason.RESPONSE_HEADERS, "The fields of the answer are too many or too long.")
-    return None if length is None else int(length)
-
-
-def _malformed(detail: str) -> FaztError:
-    return FaztError(Reason.PROTOCOL, "The server's answer is not valid HTTP/2.", detail=detail)
 
 
 def _too_large(cap: int) -> FaztError:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from fazt.errors import FaztError, Reason
 
-DATA, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 3, 4, 6, 7
+RST_STREAM, SETTINGS, GOAWAY = 3, 4, 7
 REFUSED_STREAM, CANCEL, HTTP_1_1_REQUIRED = 7, 8, 13
 """Error codes (section 7)."""
 _HEADER = 9

@@ -21,6 +21,9 @@ from fazt.net.tls import TlsSession
 if TYPE_CHECKING:
     from fazt.net.http2_sharing import Sharing
 
+_MAX_ANSWERS = 1024 * 1024
+"""Bytes that may wait to be written when one more answer to a setting or a ping is; calls wait far below."""
+
 
 class Http2Link(Link):
     """A TLS connection to a judged address, over which HTTP/2 is spoken when the server chooses so.
@@ -179,9 +182,13 @@ class Http2Link(Link):
             await self._gap
 
     def push(self, data: bytes) -> None:
-        """Write without waiting, where that is still possible."""
-        if data and not self._closing:
-            self._write(data)
+        """Write without waiting, where that is still possible: what answers the server, and it must take that, too."""
+        if not data or self._closing:
+            return
+        if self._transport is not None and self._transport.get_write_buffer_size() > _MAX_ANSWERS:
+            self._fail(FaztError(Reason.PROTOCOL, "The server asks for more than it takes."))
+            return
+        self._write(data)
 
     # --- what comes from the link
 
@@ -201,8 +208,6 @@ class Http2Link(Link):
 
     def _look_at(self, frame: frames.Frame) -> bytes:
         """Return what the streams shall see of a frame."""
-        if frame.kind == frames.PING and self._full:
-            raise FaztError(Reason.PROTOCOL, "The server asks for more than it takes.")
         if frame.kind != frames.GOAWAY:
             return frame.raw
         # h2 would end the connection here; section 6.8 lets the streams go on that the server has begun to look at

@@ -28,6 +28,7 @@ from httpcore2 import (
 from fazt.core.call import Fields
 from fazt.errors import FaztError, Reason
 from fazt.net.http1 import MAX_INTERIM
+from fazt.net.http2_fields import decode
 
 if TYPE_CHECKING:
     from fazt.net.http2_link import Http2Link
@@ -135,7 +136,7 @@ class Mux(AsyncHTTP2Connection):
             self._link.do(self._use(event))
         elif isinstance(event, h2.events.TrailersReceived):
             if event.stream_id in self._events:
-                self._trailers[event.stream_id] = decode_fields(event.headers or ())
+                self._trailers[event.stream_id] = decode(event.headers or ())
         elif isinstance(event, h2.events.InformationalResponseReceived):
             stream = event.stream_id or 0
             self._interim[stream] = self._interim.get(stream, 0) + 1
@@ -225,11 +226,6 @@ class Mux(AsyncHTTP2Connection):
         self._trailers.pop(stream_id, None)
         self._interim.pop(stream_id, None)
         self._link.push(state.data_to_send())
-
-
-def decode_fields(headers: Any) -> Fields:
-    """Return fields, of which h2 has already read the bytes."""
-    return tuple([(name.decode("latin-1"), value.decode("latin-1").strip(" \t")) for name, value in headers])
 
 
 def _told(error: h2.exceptions.ProtocolError) -> FaztError:

@@ -25,22 +25,38 @@ if TYPE_CHECKING:
 _BOTH = ["h2", "http/1.1"]
 _REMEMBERED = 1024
 """Servers of which is known that they don't speak HTTP/2."""
+_STEPS = (
+    "_receive_remote_settings_change",
+    "_receive_stream_event",
+    "_response_closed",
+    "_send_connection_init",
+    "_send_request_body",
+    "_send_request_headers",
+    "_wait_for_outgoing_flow",
+)
+"""Steps of httpcore2's connection that `net.http2_mux` does in its own way."""
 _warned = False
 
 
 def available() -> bool:
     """Say whether HTTP/2 can be spoken; warn once in a process when it was asked for and cannot."""
     global _warned
+    why = _missing()
+    if why and not _warned:
+        _warned = True
+        warnings.warn(f"HTTP/2 is not available: {why}; HTTP/1.1 is used", RuntimeWarning, stacklevel=3)
+    return not why
+
+
+def _missing() -> str:
     try:
-        for name in ("h2", "httpcore2", "anyio"):
+        for name in ("h2", "anyio"):
             importlib.import_module(name)
-    except ImportError:
-        if not _warned:
-            _warned = True
-            message = "HTTP/2 needs fazt-net[http2], which is not installed; HTTP/1.1 is used"
-            warnings.warn(message, RuntimeWarning, stacklevel=3)
-        return False
-    return True
+        connection = importlib.import_module("httpcore2").AsyncHTTP2Connection
+    except (ImportError, AttributeError):
+        return "fazt-net[http2] is not installed"
+    # they are not httpcore2's public face: a version that has other ones is not guessed at
+    return "" if all(hasattr(connection, step) for step in _STEPS) else "this version of httpcore2 is not known"
 
 
 class Sharing:
