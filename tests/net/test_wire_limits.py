@@ -164,6 +164,22 @@ def test_connecting_has_a_limit_of_its_own(loop: str) -> None:
 
 
 @pytest.mark.parametrize("loop", WIRES)
+def test_the_handshake_counts_as_connecting(loop: str) -> None:
+    async def main(port: int) -> Reason:
+        net = wire()
+        where = target(port, scheme="https", tls=net.tls_id)
+        assert net.tls.context  # made before the clock runs
+        with pytest.raises(FaztError) as caught:
+            await net.acquire(where, deadline=soon(), on_attempt=nothing, phases=Phases(connect=0.3))
+        assert not net.live
+        await net.close()
+        return caught.value.reason
+
+    with serve(lambda peer: peer.wait_for_end()) as origin:
+        assert run(loop, lambda: main(origin.port)) is Reason.TLS_HANDSHAKE
+
+
+@pytest.mark.parametrize("loop", WIRES)
 def test_the_name_counts_as_connecting(loop: str) -> None:
     gate = threading.Event()
 
