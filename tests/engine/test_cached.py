@@ -22,6 +22,7 @@ from fazt.core.cache.responses import ResponseCache
 from fazt.core.cache.storing import FUNCTIONS, CacheRules
 from fazt.core.call import Options, Response
 from fazt.core.profiles import client
+from fazt.core.retry import RetryPolicy
 from fazt.errors import FaztError, Reason
 from fazt.stores.sqlite.responses import SqliteResponses
 
@@ -379,6 +380,22 @@ def test_it_stands_in_for_an_error_of_the_server_too(make: Make) -> None:
     assert driver.ledger.rows[1].detail == "status 503"
     driver.clock.now += 100
     assert (driver.call(URL).status, driver.open(URL).read()) == (503, b"sorry")
+
+
+def test_the_body_of_one_trip_is_not_kept_under_the_head_of_another(make: Make) -> None:
+    broken = iter([True])
+
+    def step(name: str) -> None:
+        if name == "read" and next(broken, False):
+            raise FaztError(Reason.PROTOCOL, "the body broke off")
+
+    again = RetryPolicy(attempts=2, base=0.0)
+    driver = make(Answer(headers=(FRESH,)), Answer(503, (), b"sorry"), Answer(200, (), b"good"), step=step)
+    first = driver.call(URL, options=Options(retry=again))
+    assert (first.status, first.body) == (503, b"sorry")
+    second = driver.call(URL, options=Options(retry=again))
+    assert (second.status, second.body, second.cache) == (200, b"good", "miss")
+    assert driver.cache.stats().items == 0
 
 
 def test_a_stale_response_is_used_while_it_is_validated_in_the_background(make: Make) -> None:

@@ -285,9 +285,10 @@ def exchange(
                 phases,
             )
             number = 1
-            content: bytes | None = None
-            kept: bool | None = None
             while True:  # trips to the network; more than one only under a retry policy
+                # of this trip alone: the body of one answer is never kept under the head of another
+                content: bytes | None = None
+                kept: bool | None = None
                 trouble: FaztError | None = None
                 head: ResponseHead | None = None
                 try:
