@@ -399,6 +399,9 @@ def test_a_secret_that_comes_back_is_taken_out(kind: str, tmp_path: Path) -> Non
         assert error.kind == "read"
         assert error.kept == 0  # what is saved is not what was sent: nothing can be put behind it
         assert names(folder) == []
+        site.requests.clear()
+        fetch.failing(site.url(), folder / "f", secret="KEY", retry=RetryPolicy(base=0.0, attempts=2))
+        assert site.asked == [None, None]
         site.change = lambda answer, asked: Answer(200, answer.fields, asked["authorization"].encode() * 9000)
         got = fetch(site.url(), folder / "f", secret="KEY")
         assert value.encode() not in got.path.read_bytes()

@@ -390,6 +390,19 @@ def test_a_retry_without_validators_begins_anew(site: Site, fetch: Fetch, tmp_pa
     assert site.asked == [None, None]
 
 
+@pytest.mark.parametrize("large", [200_000, 100_000])
+def test_a_retry_may_take_another_way_to_the_disk(
+    site: Site, fetch: Fetch, tmp_path: Path, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First past the cache, then, since less is missing, not any more."""
+    monkeypatch.setattr("fazt.client.download_body.BATCH", 20_480)
+    monkeypatch.setattr("fazt.client.download_body.LARGE", large)
+    site.cuts = [KEPT, 50_001, 3]
+    got = fetch(site.url(), tmp_path / "f", sha256=DIGEST, retry=RetryPolicy(base=0.0))
+    assert got.resumed
+    assert site.asked == [None, f"bytes={KEPT}-", f"bytes={KEPT + 50_001}-", f"bytes={KEPT + 50_004}-"]
+
+
 def test_a_file_that_changes_between_two_attempts_begins_anew(site: Site, fetch: Fetch, tmp_path: Path) -> None:
     def swap(answer: Answer, _request: Request) -> Answer:
         site.content, site.etag = CHANGED, '"v2"'

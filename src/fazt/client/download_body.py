@@ -65,8 +65,10 @@ class Body:
 
     def begin(self, missing: int | None) -> None:
         """Prepare for so many bytes (None: nobody knows) behind those that are in the part."""
+        self.drop()
         if missing is None or missing < LARGE or self.decoder is not None or not self.part.bypass_cache():
             self._buffer = None
+            self.part.use_cache()  # an earlier attempt, with more to come, may have gone past it
             return
         if self._buffer is None:
             self._buffer = memoryview(mmap.mmap(-1, BATCH))
@@ -117,11 +119,15 @@ class Body:
                     self._write([piece])
         self._written_at = self._clock()
 
+    def flush_all(self) -> None:
+        """Write what was taken, also what found no room in the buffer; raises as `flush`."""
+        self.flush()
+        while self._buffer is not None and self._filled > self._start:
+            self.flush()
+
     def finish(self) -> None:
         """Write the rest; raises as `flush`, and `decode` where an encoded answer broke off."""
-        self.flush()
-        while self._filled > self._start:  # what found no room in the buffer
-            self.flush()
+        self.flush_all()
         if self.decoder is not None and (rest := self.decoder.finish()):
             self._write([rest])
 

@@ -137,15 +137,16 @@ def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def digest_file(path: Path) -> tuple[int, str]:
-    """Return length and SHA-256 of a file.
+def digest_file(path: Path, *, hashed: bool = True) -> tuple[int, str | None]:
+    """Return length and SHA-256 of a file, the latter only if it is wanted.
 
     Raises:
         DownloadError: `file_write` when it cannot be read.
     """
     try:
         with open(path, "rb") as file:
-            return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest() if hashed else None
+            return os.fstat(file.fileno()).st_size, digest
     except OSError as fault:
         raise DownloadError.of_os(fault, Reason.FILE_WRITE, "read the file that is there") from fault
 

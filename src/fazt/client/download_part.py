@@ -94,9 +94,7 @@ class PartFile:
     def digest(self, into: Any) -> None:
         """Feed all bytes of the part to a hash."""
         done = 0
-        if self._bypass:
-            self._direct(False)  # what is read here is not aligned
-            self._bypass = False
+        self.use_cache()  # what is read here is not aligned
         with self._guard("read the part"):
             while done < self.size:
                 piece = os.pread(self._fd, min(_PIECE, self.size - done), done)
@@ -114,6 +112,7 @@ class PartFile:
             origin: written down before the first byte is; None when this download cannot be resumed.
         """
         with self._guard("write the part"):
+            self._use_cache()
             os.ftruncate(self._fd, 0)
             os.lseek(self._fd, 0, os.SEEK_SET)
             self.size = 0
@@ -140,6 +139,7 @@ class PartFile:
     def go_on(self) -> None:
         """Go on behind what is there."""
         with self._guard("write the part"):
+            self._use_cache()
             os.ftruncate(self._fd, self.size)
             os.lseek(self._fd, self.size, os.SEEK_SET)
 
@@ -165,6 +165,12 @@ class PartFile:
         self._bypass = self._direct(True)
         return self._bypass
 
+    def use_cache(self) -> None:
+        """Prepare for `write`, whose pieces are not aligned."""
+        if self._bypass:
+            self._direct(False)
+            self._bypass = False
+
     def write_past_cache(self, view: memoryview) -> None:
         """Append bytes that are aligned in memory as they will be in the file.
 
@@ -189,6 +195,11 @@ class PartFile:
                 self._bypass = done % ALIGNED == 0
             if head < len(view):
                 self._write_plainly(view[head:])
+
+    def _use_cache(self) -> None:
+        if self._bypass:
+            self._bypass = False
+            self._direct(False)
 
     def _write_plainly(self, view: memoryview) -> None:
         """Append through the page cache."""

@@ -301,7 +301,7 @@ class Transfer:
         path = self._destination.path
         if response.status == 304:
             part.discard()
-            size, digest = digest_file(path) if plan.sha256 is not None else (path.stat().st_size, None)
+            size, digest = digest_file(path, hashed=plan.sha256 is not None)
             self._compare(digest)
             return Download(path, size, digest, False, 304, str(response.url), response.call_id)
         assert self._body is not None
@@ -339,8 +339,8 @@ class Transfer:
         if not isinstance(decision, Again):
             raise fault
         self._attempt += 1
-        self._settle(fault)
         self._rest()
+        self._settle(fault)
         origin = part.origin
         if origin is None or self._spoilt or not part.size:
             self._asked = None
@@ -362,7 +362,7 @@ class Transfer:
         if body.decoder is not None or self._spoilt:
             body.drop()
         else:
-            body.flush()
+            body.flush_all()
 
     def _fail(self, fault: FaztError) -> DownloadError:
         """Return the error that the caller sees, with all that is known; end file and record."""
