@@ -127,13 +127,48 @@ def test_a_stream_has_a_total_deadline_only_when_one_is_set(
     async def main() -> None:
         async with kit.sdk_over(where.origin(), policy=where.policy()) as asker:
             assert [token async for token in asker.tokens()] == TOKENS
-        async with kit.sdk_over(where.origin(), policy=where.policy(), deadline=0.3) as asker:
+        async with kit.sdk_over(where.origin(), sdk={"max_retries": 0}, policy=where.policy(), deadline=0.5) as asker:
             with pytest.raises((FaztError, kit.error)) as caught:
                 await asker.collect([], "endless")
             assert _chain(caught.value)[-1].code is Code.NET_TIMEOUT
 
     kit.run(main)
-    assert totals == [None, 300.0]
+    assert totals == [None, 500.0]
+
+
+@pytest.mark.parametrize(("given", "waits"), [({}, 600.0), ({"timeout": 7}, 7.0)])
+def test_a_client_without_timeouts_leaves_a_model_the_time_that_the_sdk_does(
+    kit: LlmKit, service: Service, where: Served, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], waits: float
+) -> None:
+    """The SDKs compare a client's timeouts with httpx's own to tell whether somebody chose them."""
+    from fazt.engine import AsyncEngine, Engine
+
+    if kit.legacy and not given:
+        pytest.skip("openai 3 copies the numbers of a client for httpx 0.28, whoever chose them: give it timeout=")
+    waited: list[tuple[Any, Any]] = []
+    for engine in (Engine, AsyncEngine):
+
+        def spy(self: Any, call: Any, *, profile: Any, _call: Any = engine.call, **more: Any) -> Any:
+            waited.append((call.options.phases.read, call.timeout_ms))
+            return _call(self, call, profile=profile, **more)
+
+        monkeypatch.setattr(engine, "call", spy)
+
+    async def main() -> None:
+        async with kit.sdk_over(where.origin(), policy=where.policy(), **given) as asker:
+            assert await asker.ask() == HELLO
+
+    kit.run(main)
+    assert waited == [(waits, max(waits, 60.0) * 1000)]
+
+
+def test_timeouts_that_nobody_chose_are_shown_as_they_are() -> None:
+    with fazt.Client(policy=fazt.Policy()) as client:
+        assert client.timeout == httpx2.Timeout(connect=5, read=30, write=30, pool=5)
+        assert repr(client.timeout) == repr(httpx2.Timeout(connect=5.0, read=30.0, write=30.0, pool=5.0))
+        assert client.timeout != httpx2.Timeout(7)
+        client.timeout = 5.0
+        assert client.timeout.read == 5
 
 
 def test_the_sdks_own_retries_go_on_working(kit: LlmKit, service: Service, where: Served, calls: Calls) -> None:

@@ -33,7 +33,7 @@ class AsyncDoor(Door[Q, R]):
         try:
             intake = Intake(known, backend, defaults, asynchronous=True)
             super().__init__(transport=self._carrier(intake), trust_env=False, **own)  # type: ignore[call-arg]
-            self._finish(intake, hooks)
+            self._finish(intake, hooks, timed="timeout" in own)
             self._borrowed = shared
         except BaseException:
             if not shared:

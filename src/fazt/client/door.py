@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from fazt.client.arguments import pool_limits, refuse_bypasses, refuse_environment, tls_config
-from fazt.client.asked import CONNECT, MODES, NAMES, NOTHING, POOL, READ, WRITE, Asked, asked
+from fazt.client.asked import MODES, NAMES, NOTHING, Asked, asked
 from fazt.client.backend import Setup, as_tuple, policy_for
 from fazt.client.cache import OwnCookies, cache_from
 from fazt.client.families import Family, family
@@ -142,7 +142,6 @@ class Door(Generic[Q, R]):
 
     def _httpx_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """Take the arguments of httpx's own constructor out of `given`, with fazt's defaults, and return them."""
-        library = self._family_of().library
         arguments: dict[str, Any] = {
             name: given.pop(name)
             for name in (
@@ -159,7 +158,6 @@ class Door(Generic[Q, R]):
             )
             if name in given
         }
-        arguments.setdefault("timeout", library.Timeout(connect=CONNECT, read=READ, write=WRITE, pool=POOL))
         return arguments
 
     def _fazt_arguments(self, given: dict[str, Any]) -> tuple[Asked, dict[str, Any]]:
@@ -171,12 +169,14 @@ class Door(Generic[Q, R]):
         hooks = {name: given.pop(name) for name in _HOOK_NAMES & given.keys()}
         return asked(defaults, NOTHING), hooks
 
-    def _finish(self, intake: Intake, hooks: Mapping[str, Any]) -> None:
+    def _finish(self, intake: Intake, hooks: Mapping[str, Any], *, timed: bool) -> None:
         """Complete a client whose httpx part is made."""
         self._intake = intake
         self._family = intake.family
         self._own_cookies = OwnCookies()
         self._hooks = None
+        if not timed:
+            self._timeout = intake.family.unchosen_timeout
         if any(hook is not None for hook in hooks.values()):
             from fazt.telemetry.hooks import Hooks
 

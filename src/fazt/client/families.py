@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from fazt.client.asked import CONNECT, POOL, READ, WRITE
 from fazt.core.call import Fields
 from fazt.net.decode import Decoder, Joined, Stepped
 
@@ -56,6 +57,8 @@ class Family:
         self.closed: Any = library._client.ClientState.CLOSED
         self.unopened: Any = library._client.ClientState.UNOPENED
         self.no_body: Any = library.ByteStream(b"")
+        self.unchosen_timeout: Any = _unchosen(library)
+        """fazt's limits of single waits, where a client was given none."""
         self.steps = library.__name__ == "httpx2"  # which httpx2.alias_httpx() makes of httpx
         """Whether content decoders give what they decode in steps (httpx2), or as a whole (httpx 0.28)."""
         made = library.Response(200, stream=self.no_body)
@@ -132,6 +135,25 @@ class Family:
     def decoder(self, decoder: Decoder) -> Any:
         """Return what the library's responses decode their bodies with."""
         return Stepped(decoder) if self.steps else Joined(decoder)
+
+
+def _unchosen(library: Any) -> Any:
+    """Return fazt's own timeouts as those that nobody chose.
+
+    SDKs (openai, anthropic) tell by comparing whether a client was given timeouts: those that equal the library's own
+    default were not, and give way to the SDK's, which leave a model ten minutes to think. So these equal them too.
+    """
+
+    class Timeout(library.Timeout):  # type: ignore[misc]
+        __doc__ = library.Timeout.__doc__
+
+        def __eq__(self, other: object) -> bool:
+            return other == usual or library.Timeout(**self.as_dict()) == other  # type: ignore[no-any-return]
+
+        __hash__ = None  # type: ignore[assignment]  # as its base: it can be changed
+
+    usual = library._config.DEFAULT_TIMEOUT_CONFIG
+    return Timeout(connect=CONNECT, read=READ, write=WRITE, pool=POOL)
 
 
 @lru_cache(maxsize=2)

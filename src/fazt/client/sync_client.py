@@ -58,7 +58,7 @@ class SyncDoor(Door[Q, R]):
         try:
             intake = Intake(known, backend, defaults, asynchronous=False)
             super().__init__(transport=self._carrier(intake), trust_env=False, **own)  # type: ignore[call-arg]
-            self._finish(intake, hooks)
+            self._finish(intake, hooks, timed="timeout" in own)
             self._borrowed = shared
         except BaseException:
             if not shared:
