@@ -220,6 +220,31 @@ def test_roots_of_ones_own_and_client_certificates(kit: Kit, authority: trustme.
     kit.run(main)
 
 
+def test_what_a_certificate_opened_is_for_nobody_else(kit: Kit, authority: trustme.CA, tmp_path: Path) -> None:
+    roots, pair = tmp_path / "roots.pem", tmp_path / "pair.pem"
+    authority.cert_pem.write_to_path(str(roots))
+    authority.issue_cert("client.test").private_key_and_cert_chain_pem.write_to_path(str(pair))
+    cache = fazt.Cache(tmp_path / "cache")
+
+    async def main() -> None:
+        with site({"/": text("ours", Cache_Control="max-age=60")}, tls=server_side(authority, ask=True)) as where:
+            rule = fazt.Rule(f"https://{HOST}:{where.port}", addresses=LOOPBACK)
+            trusting = fazt.Policy([rule], resolve={HOST: ["127.0.0.1"]}, ca_file=roots)
+            for used in ("miss", "hit"):
+                async with kit.client(policy=trusting, cert=str(pair), cache=cache) as client:
+                    assert (await client.get(where.url())).extensions["fazt"]["cache"] == used
+            async with kit.client(policy=trusting, cache=cache) as client:
+                with pytest.raises(kit.lib.RequestError):
+                    await client.get(where.url())
+            context = ssl.create_default_context(cafile=roots)
+            async with kit.client(policy=trusting, verify=context, cache=cache) as client:
+                with pytest.raises(kit.lib.RequestError):
+                    await client.get(where.url())
+
+    kit.run(main)
+    cache.close()
+
+
 def test_a_context_that_does_not_verify_is_refused(kit: Kit, tmp_path: Path) -> None:
     careless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     careless.check_hostname = False

@@ -77,6 +77,7 @@ class _Quiet:
 
 
 _QUIET = _Quiet()
+_PROCESS = os.urandom(8).hex()
 _buckets: weakref.WeakValueDictionary[str, Buckets] = weakref.WeakValueDictionary()
 _buckets_lock = threading.Lock()
 
@@ -207,10 +208,18 @@ class Backend(Generic[E]):
     def _shared(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if self.setup.cache is not None:
-            found["cache"] = self.setup.cache.of(self.policy.id)
+            found["cache"] = self.setup.cache.of(self._partition())
         if self.setup.traffic is not None:
             found["traffic"] = self.setup.traffic
         return found
+
+    def _partition(self) -> str:
+        """Return for whom responses are kept: a certificate is a credential, and other roots believe other servers."""
+        tls, policy = self.setup.tls.id, self.policy.id
+        if self.setup.tls_again is not None and "+cert-" not in tls:
+            return policy  # its own roots are part of the policy
+        # the number of a context means something in this process alone
+        return f"{policy} {tls} {_PROCESS}" if tls.startswith("context-") else f"{policy} {tls}"
 
     def _sink(self) -> RecordSink:
         sinks: list[RecordSink] = [] if self.policy.sink is None else [self.policy.sink]
