@@ -302,6 +302,24 @@ def test_so_is_the_refusal_of_a_stream(kit: LlmKit, service: Service, where: Ser
     assert reason == "breaker_open" or len(calls.reasons) == 1
 
 
+def test_a_rate_that_is_used_up_says_when_to_ask_again_and_is_not_retried_before(
+    kit: LlmKit, service: Service, where: Served, calls: Calls
+) -> None:
+    async def main() -> None:
+        policy = where.policy(rules={"rate": 1, "burst": 1}, resolve={HOST: ["127.0.0.1"], f"{kit.name}.test": ["::1"]})
+        async with kit.sdk_over(where.origin(), policy=policy, sinks=[calls.sink]) as asker:
+            assert await asker.ask() == HELLO
+            with pytest.raises(kit.error) as caught:
+                await asker.ask()
+            error: Any = caught.value
+            assert error.reason is Reason.HOST_RATE
+            assert error.retryable is True
+            assert 0 < error.retry_after <= 60
+
+    kit.run(main)
+    assert calls.reasons == ["", "host_rate"]
+
+
 def test_a_redirect_that_the_policy_refuses_is_not_retried(
     kit: LlmKit, service: Service, where: Served, calls: Calls
 ) -> None:

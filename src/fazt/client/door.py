@@ -176,7 +176,7 @@ class Door(Generic[Q, R]):
         self._own_cookies = OwnCookies()
         self._hooks = None
         if not timed:
-            self._timeout = intake.family.unchosen_timeout
+            self._timeout = intake.family.unchosen_timeout()
         if any(hook is not None for hook in hooks.values()):
             from fazt.telemetry.hooks import Hooks
 

@@ -38,8 +38,10 @@ _NAMES: dict[Reason, str] = {
 }
 """What httpx calls a failure; a refusal, which it knows none of, is a plain `RequestError`."""
 
-_FINAL_CODES = frozenset({Code.NET_BLOCKED, Code.NET_AUTH, Code.NET_SIZE, Code.NET_BUDGET})
-_FINAL_REASONS = frozenset({Reason.BAD_OPTION, Reason.NOT_CACHED, Reason.BREAKER_OPEN})
+_FINAL_CODES = frozenset({Code.NET_BLOCKED, Code.NET_AUTH, Code.NET_SIZE, Code.NET_BUDGET, Code.NET_RATE})
+"""What fazt itself says no to. A rate or an open breaker gives way later, but an SDK would ask again after half a
+second, whatever `retry_after` says, and then hide the refusal behind an error of its own."""
+_FINAL_REASONS = frozenset({Reason.BAD_OPTION, Reason.NOT_CACHED})
 _SDKS = (("openai", "OpenAIError"), ("anthropic", "AnthropicError"))
 
 

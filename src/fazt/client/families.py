@@ -7,8 +7,8 @@ libraries check and copy at every call what is known to be right, which costs se
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from fazt.client.asked import CONNECT, POOL, READ, WRITE
@@ -58,7 +58,7 @@ class Family:
         self.unopened: Any = library._client.ClientState.UNOPENED
         self.no_body: Any = library.ByteStream(b"")
         self.unchosen_timeout: Any = _unchosen(library)
-        """fazt's limits of single waits, where a client was given none."""
+        """Makes fazt's limits of single waits, for a client that was given none."""
         self.steps = library.__name__ == "httpx2"  # which httpx2.alias_httpx() makes of httpx
         """Whether content decoders give what they decode in steps (httpx2), or as a whole (httpx 0.28)."""
         made = library.Response(200, stream=self.no_body)
@@ -137,8 +137,8 @@ class Family:
         return Stepped(decoder) if self.steps else Joined(decoder)
 
 
-def _unchosen(library: Any) -> Any:
-    """Return fazt's own timeouts as those that nobody chose.
+def _unchosen(library: Any) -> Callable[[], Any]:
+    """Return what makes fazt's own timeouts, as those that nobody chose.
 
     SDKs (openai, anthropic) tell by comparing whether a client was given timeouts: those that equal the library's own
     default were not, and give way to the SDK's, which leave a model ten minutes to think. So these equal them too.
@@ -153,7 +153,7 @@ def _unchosen(library: Any) -> Any:
         __hash__ = None  # type: ignore[assignment]  # as its base: it can be changed
 
     usual = library._config.DEFAULT_TIMEOUT_CONFIG
-    return Timeout(connect=CONNECT, read=READ, write=WRITE, pool=POOL)
+    return partial(Timeout, connect=CONNECT, read=READ, write=WRITE, pool=POOL)
 
 
 @lru_cache(maxsize=2)

@@ -22,7 +22,7 @@ REFUSED = ("/etc", "/sys", "/proc", "/root", "/boot", "/dev")
 """Directories of the system that nothing is downloaded to."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_UNSAFE_IN_NAMES = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]")
+_UNSAFE_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f/\\:*?\"<>|\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _LONGEST_NAME = 200  # of 255 bytes: part and sidecar add to it
 
 
@@ -57,10 +57,10 @@ def name_from(url: str) -> str:
         url: absolute, as the caller wrote it. What a server says in Content-Disposition is never asked.
     """
     path = re.split(r"[?#]", url, maxsplit=1)[0].partition("://")[2].partition("/")[2]
-    name = _UNSAFE_IN_NAMES.sub("_", unquote(path.rpartition("/")[2], errors="replace")).strip(" .")
-    while len(name.encode("utf-8", "replace")) > _LONGEST_NAME:
-        name = name[1:]  # its suffix says what it is
-    return name.encode("utf-8", "replace").decode("utf-8") or "download"
+    name = _UNSAFE_IN_NAMES.sub("_", unquote(path.rpartition("/")[2], errors="replace"))
+    raw = name.encode("utf-8", "replace").strip(b" .")
+    kept = raw[-_LONGEST_NAME:].decode("utf-8", "ignore")  # of a long name the end: its suffix says what it is
+    return kept.strip(" .") or "download"
 
 
 def place(dest: str | os.PathLike[str], *, url: str = "") -> str:
