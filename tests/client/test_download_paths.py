@@ -185,6 +185,9 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         ("https://h/%E2%82%AC.txt", "€.txt"),
         ("https://h/%ff.txt", "\ufffd.txt"),
         ("https://h/" + "a" * 300 + ".tar", "a" * 196 + ".tar"),
+        ("https://h.test/a." + "b" * 199, "b" * 199),  # what is cut does not make a hidden file
+        ("https://h.test/" + "a" * 2_000_000 + ".bin", "a" * 196 + ".bin"),
+        ("https://h.test/%E2%80%AEgpj.exe", "_gpj.exe"),  # nor a name that reads backwards
     ],
 )
 def test_names_from_urls_are_harmless(url: str, name: str) -> None:
