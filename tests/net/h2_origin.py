@@ -181,9 +181,12 @@ def serve_h2(
     settings: dict[int, int] | None = None,
     raw: Callable[[ssl.SSLSocket], None] | None = None,
     ready: Callable[[H2Peer], None] | None = None,
+    rcvbuf: int = 0,
 ) -> Iterator[H2Origin]:
     """Answer every request with `handler` while the block runs; `raw` speaks for itself instead."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    if rcvbuf:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
     origin = H2Origin(listener.getsockname()[1])
     context = context or h2_context()
     threads: list[threading.Thread] = []

@@ -20,7 +20,7 @@ import pytest
 
 from fazt.core.call import Phases, Target, Upload
 from fazt.errors import FaztError, Reason, StaleConnectionError
-from fazt.net import http2_sharing
+from fazt.net import http2_link, http2_sharing
 from fazt.net.aio import Wire
 from fazt.net.http1 import encode_head
 from fazt.net.http2_frames import GOAWAY, FrameReader, encode
@@ -962,22 +962,29 @@ def test_the_steps_that_are_done_in_another_way_are_those_that_are_looked_for() 
 # --- floods
 
 
-@EVERYWHERE
-def test_a_server_that_asks_without_listening(loop: str, tls: TlsConfig) -> None:
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_server_that_asks_without_listening(loop: str, tls: TlsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pings are answered; whoever never takes the answers is left."""
+    monkeypatch.setattr(http2_link, "_MAX_ANSWERS", 50_000)
 
     def script(sock: ssl.SSLSocket) -> None:
         _begin_raw(sock)
+        assert origin.go.wait(20)
         with contextlib.suppress(OSError):
             while True:
                 sock.sendall(encode(6, b"12345678") * 4000)
 
     async def main(net: Net) -> None:
-        failed = await net.fails()
+        failing = asyncio.ensure_future(net.fails())
+        await until(lambda: len(net.wire.live) == 1)
+        for link in net.wire.live:
+            link._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        origin.go.set()
+        failed = await failing
         assert failed.reason is Reason.PROTOCOL
         assert "takes" in failed.message
 
-    with serve_h2(echo, raw=script) as origin:
+    with serve_h2(echo, raw=script, rcvbuf=4096) as origin:
         on(loop, tls, origin, main)
 
 
