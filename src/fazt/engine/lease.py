@@ -11,6 +11,7 @@ from fazt.core.record import Attempt, CallRecord
 from fazt.core.retry import retry_after_of
 from fazt.core.url import Url
 from fazt.errors import CallerError, FaztError, OperatorError, Reason, StaleConnectionError
+from fazt.net.forked import abandon
 
 if TYPE_CHECKING:
     from fazt.core.budget import Invocation
@@ -245,6 +246,9 @@ class Lease(Generic[C]):
         engine, self._engine = self._engine, None
         if engine is None:
             return
+        if self._inherited:
+            abandon(self)
+            return
         if type(error) is GeneratorExit and engine.collected(self, error):
             return
         self.finish(engine, error)
@@ -253,6 +257,11 @@ class Lease(Generic[C]):
     def ended(self) -> bool:
         """Whether all was given back."""
         return self._engine is None
+
+    @property
+    def _inherited(self) -> bool:
+        """Whether the call was begun before this process was forked: its end and its record are the parent's."""
+        return not self.record.call_id.startswith(_PREFIX, 2)
 
     def finish(self, engine: EngineBase[Any], error: BaseException | None) -> None:
         """Do what `end` promises; called once."""
@@ -294,7 +303,7 @@ class Lease(Generic[C]):
         """End the call if it has not ended, and write the record that was held; later calls do nothing."""
         self.end(error)
         engine, self._unwritten = self._unwritten, None
-        if engine is None:
+        if engine is None or self._inherited:
             return
         if error is not None and self.record.code is None:
             note_error(self.record, error)
