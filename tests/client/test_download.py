@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import pickle
 import stat
 import threading
 from collections.abc import Iterator
@@ -479,3 +480,12 @@ def test_every_reason_has_a_kind() -> None:
         "checksum",
         "rename",
     }
+
+
+def test_an_error_crosses_processes(site: Site, fetch: Fetch, tmp_path: Path) -> None:
+    site.answers = [Answer(503, {"Retry-After": "7"}, b"no")]
+    error = fetch.failing(site.url(), tmp_path / "f")
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, DownloadError)
+    assert again.public() == error.public()
+    assert (str(again), again.retry_after, again.url) == (str(error), 7.0, error.url)

@@ -101,9 +101,19 @@ class DownloadError(FaztError):
         made.__cause__ = fault
         return made
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.reason, self.message, dict(self.__dict__))
+
     def public(self) -> dict[str, Any]:
         """Return the fields of `fazt download --json`."""
         return {**super().public(), "kind": self.kind, "status": self.status, "path": self.path, "kept": self.kept}
+
+
+def _again(reason: Reason, message: str, state: dict[str, Any]) -> DownloadError:
+    """Make an error anew from what `pickle` kept."""
+    error = DownloadError(reason, message)
+    error.__dict__.update(state)
+    return error
 
 
 def kind_of(reason: Reason, *, reading: bool) -> Kind:

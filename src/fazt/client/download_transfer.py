@@ -312,9 +312,7 @@ class Transfer:
 
     def _compare(self, digest: str | None) -> None:
         if digest != self.plan.sha256:
-            raise DownloadError(
-                Reason.CHECKSUM, "the file has another SHA-256", detail=f"{digest} instead of {self.plan.sha256}"
-            )
+            raise DownloadError(Reason.CHECKSUM, f"the file has the SHA-256 {digest}, not {self.plan.sha256}")
 
     def _again(self, fault: FaztError) -> float:
         """Return the seconds after which to go on, or raise the fault.
