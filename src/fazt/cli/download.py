@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from fazt.stores.sqlite.store import Store
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_EXPLAINED = frozenset({"policy", "network", "timeout", "http", "read"})
+"""Kinds of failure that the record of the call says more about."""
 _SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
@@ -258,5 +260,5 @@ def _say_failed(error: DownloadError, entry: Entry, *, several: bool) -> None:
         note(f"{size(error.kept)} are kept: the same command goes on from there")
     if error.retry_after is not None:
         note(f"it may succeed in {error.retry_after:.1f} s")
-    if error.call_id:
+    if error.call_id and error.kind in _EXPLAINED and error.reason is not Reason.PATH_REFUSED:
         say(f"why: fazt explain {error.call_id}", err=True)

@@ -88,7 +88,7 @@ def check_length(plan: Plan, length: int | None) -> None:
     if plan.expected_length is not None and length != plan.expected_length:
         raise DownloadError(Reason.LENGTH, f"the file has {length} bytes, not {plan.expected_length}")
     if plan.max_bytes is not None and length > plan.max_bytes:
-        raise DownloadError(Reason.RESPONSE_BODY, f"the file is larger than {plan.max_bytes} bytes")
+        raise DownloadError(Reason.RESPONSE_BODY, f"the file has {length} bytes, more than {plan.max_bytes}")
 
 
 def check_unchanged(destination: Destination | None) -> None:
