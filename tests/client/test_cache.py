@@ -161,6 +161,22 @@ def test_credentials_do_not_share(kit: Kit, where: Site) -> None:
     kit.run(main)
 
 
+@pytest.mark.parametrize("status", [400, 412, 416, 206])
+def test_what_a_range_was_answered_is_no_answer_to_others(kit: Kit, status: int) -> None:
+    def part(seen: Seen) -> Reply:
+        return Reply(200 if seen.get("range") is None else status, b"whole", [("Cache-Control", "max-age=60")])
+
+    async def main() -> None:
+        with site({"/part": part}) as where:
+            async with kit.client(policy=policy(where), cache=True) as client:
+                assert (await client.get(where.url("/part"), headers={"Range": "bytes=10-20"})).status_code == status
+                for uses in ("miss", "hit"):
+                    response = await client.get(where.url("/part"))
+                    assert (response.status_code, response.content, used(response)) == (200, b"whole", uses)
+
+    kit.run(main)
+
+
 def test_a_transport_caches_too(kit: Kit, where: Site) -> None:
     async def main() -> None:
         transport = {"policy": policy(where), "cache": True}

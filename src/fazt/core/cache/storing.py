@@ -95,6 +95,8 @@ def draft(
         requested_at, received_at: seconds since the epoch, when it was asked for and when its head came.
     """
     fields, status = head.headers, head.status
+    if request.span is not None and status != 200:
+        return None  # it may speak of the part alone (416), and would answer those who ask for all of it
     names = {name.lower() for name, _ in fields}
     if "set-cookie" in names:  # A.16: what starts somebody's session is for nobody else, and a cookie is a credential
         return None
@@ -143,7 +145,8 @@ def draft(
 
 def _storable(status: int, names: set[str], control: ResponseControl, *, rules: CacheRules, ttl: float) -> bool:
     """Tell whether a response may be stored at all (RFC 9111 section 3)."""
-    if status < 200 or status in (206, 304):  # section 3.3: parts are not combined here, so they are not kept
+    # section 3.3: parts are not combined here, so they are not kept; 412 and 416 answer a condition, or a range
+    if status < 200 or status in (206, 304, 412, 416):
         return False
     if rules.successes and status > 299:
         return False
