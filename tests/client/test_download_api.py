@@ -235,3 +235,19 @@ def test_D23_a_cache_may_answer_and_be_asked_whether_it_still_holds(
         else:
             client.close()
     assert names(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("large", [1, 1 << 40])
+def test_on_uvloop(site: Site, tmp_path: Path, large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    monkeypatch.setattr("fazt.client.download_body.LARGE", large)
+    site.content = CONTENT * 20
+
+    async def main() -> fazt.Download:
+        try:
+            return await fazt.adownload(site.url(), tmp_path / "f", policy=policy(site))
+        finally:
+            await fazt.aclose_client()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main()).path.read_bytes() == site.content
