@@ -412,6 +412,24 @@ def test_a_stale_response_is_used_while_it_is_validated_in_the_background(make: 
     assert len({row.call_id for row in driver.ledger.rows}) == 4
 
 
+def test_without_a_thread_for_it_the_stale_answer_is_given_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Answer(headers=(("cache-control", "max-age=60, stale-while-revalidate=60"),), body=b"one")
+    driver = Cached("sync", first, first, clock=Clock())
+    driver.call(URL)
+    driver.clock.now += 61
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        assert driver.call(URL).cache == "stale"
+    assert driver.call(URL).cache == "stale"  # whose validation is not taken to be under way
+    driver.settle()
+    assert len(driver.wire.sent) == 2
+    driver.close()
+
+
 def test_a_failed_refresh_is_recorded_and_hurts_nobody(make: Make) -> None:
     first = Answer(headers=(("cache-control", "max-age=60, stale-while-revalidate=600"),))
     driver = make(first, step=fails(Reason.CONNECT_FAILED))

@@ -197,7 +197,10 @@ class Engine(EngineBase[SyncWire]):
             finally:
                 self._refreshing.discard(key)
 
-        threading.Thread(target=validate, name="fazt-refresh", daemon=True).start()
+        try:
+            threading.Thread(target=validate, name="fazt-refresh", daemon=True).start()
+        except RuntimeError:  # no more threads, or the interpreter is ending: the answer is good without it
+            self._refreshing.discard(key)
 
     def close(self) -> None:
         """End what collected calls left behind and close every connection."""
@@ -259,6 +262,7 @@ class Streamed:
         if connection is None:
             return b""
         try:
+            lease.check()
             while True:
                 data = connection.read_some(deadline=self._opened.deadline, idle=self._opened.idle)
                 if not data:
@@ -291,6 +295,7 @@ class Streamed:
             return self.read_some()
         assert connection is not None
         try:
+            lease.check()
             data: bytes | memoryview = read(buffer, deadline=self._opened.deadline, idle=self._opened.idle)
             if not data:
                 return self._finish(connection)
@@ -314,6 +319,7 @@ class Streamed:
         if connection is None or self.size or self._scrub is not None:
             return b"".join(self)
         try:
+            lease.check()
             body = connection.read(cap=self._opened.cap, deadline=self._opened.deadline, idle=self._opened.idle)
         except BaseException as error:
             self._fail(error)
