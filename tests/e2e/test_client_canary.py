@@ -14,6 +14,7 @@ import io
 import logging
 import os
 import pickle
+import socket
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ from fazt.errors import FaztError
 from fazt.stores.sqlite.events import opener
 from tests.e2e import python_doors
 from tests.e2e.canary import Canary, in_files
-from tests.e2e.conftest import NAMES, RESOLVE
+from tests.e2e.conftest import LOOPBACK, NAMES, RESOLVE
 from tests.e2e.stage import staged
 from tests.e2e.test_canary import KINDS, Play, prepare, reprs, targets
 from tests.e2e.upstream import Upstream
@@ -148,24 +149,33 @@ def ran(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, plain: Ups
         with staged(folder, environment) as stage, mock.patch.dict(os.environ, stage.environment):
             play = Play(stage, canaries, key, [])
             prepare(play, upstream, plain)
-            (folder / "sinks").mkdir()
-            sinks, told = Sinks(folder / "sinks"), Told()
-            live = run(play, told, sinks, upstream, plain)
-            scraped = sinks.prometheus.text()
-            for sink in sinks.all:
-                sink.close()
-            sinks.collector.close()
-            yield Ran(play, told, sinks, stream.getvalue(), scraped, live)
+            with contextlib.closing(Upstream(folder, "api.e2e.test")) as stranger, socket.socket() as closed:
+                closed.bind(("127.0.0.1", 0))
+                ports = {"stranger": stranger.port, "closed": closed.getsockname()[1]}
+                for port in ports.values():
+                    play.stage.fazt("net", "allow", f"https://api.e2e.test:{port}", "--app", "probe", *LOOPBACK)
+                yield played(play, ports, stream, upstream, plain)
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
 
 
-def run(play: Play, told: Told, sinks: Sinks, upstream: Upstream, plain: Upstream) -> list[str]:
+def played(play: Play, ports: dict[str, int], stream: io.StringIO, upstream: Upstream, plain: Upstream) -> Ran:
+    folder = play.stage.folder
+    (folder / "sinks").mkdir()
+    sinks, told = Sinks(folder / "sinks"), Told()
+    live = run(play, told, sinks, upstream, [*asked(play, upstream, plain), *broken(play, ports, upstream)])
+    scraped = sinks.prometheus.text()
+    for sink in sinks.all:
+        sink.close()
+    sinks.collector.close()
+    return Ran(play, told, sinks, stream.getvalue(), scraped, live)
+
+
+def run(play: Play, told: Told, sinks: Sinks, upstream: Upstream, calls: list[Call]) -> list[str]:
     folder = play.stage.folder
     settings = Settings(play.stage.data, resolve=RESOLVE, ca_files=(upstream.ca,))
     policy = DataPolicy(app="probe", settings=settings)
-    calls = list(asked(play, upstream, plain))
     cache = fazt.Cache(folder / "cache")
     arguments = {"policy": policy, "sinks": sinks.all, "follow_redirects": True, "max_redirects": 5}
     with fazt.Client(**arguments, traffic={"retry": {"attempts": 2, "base": 0.001}}) as client:
@@ -227,6 +237,17 @@ def asked(play: Play, upstream: Upstream, plain: Upstream) -> Iterator[Call]:
         for extra in ({}, {"secret": "BEARER"}, {"secret": "QUERY"}):
             yield "GET", f"{kept}?mine={word}", {"headers": {"Cookie": f"a={word}", "X-Mine": word}}, extra
             yield "GET", kept, {"headers": {"Authorization": f"Bearer {word}"}}, extra
+
+
+def broken(play: Play, ports: dict[str, int], upstream: Upstream) -> Iterator[Call]:
+    """Yield calls that fail below HTTP, and behind it."""
+    word = quote(play.of("GIVEN").value, safe="")
+    mine = {"Authorization": f"Bearer {word}", "Cookie": f"a={word}"}
+    bases = [f"https://api.e2e.test:{port}/there" for port in ports.values()]
+    for base in (*bases, upstream.url("/unpackable")):
+        for name in KINDS:
+            yield "GET", base, {}, {"secret": name}
+        yield "GET", f"{base}?mine={word}", {"headers": mine}, {}
 
 
 def keepable(calls: list[Call]) -> list[Call]:
@@ -337,6 +358,7 @@ def finds(canaries: list[Canary], texts: list[str]) -> list[tuple[str, str]]:
 def test_calls_ended_in_many_ways(ran: Ran) -> None:
     assert ran.told.ends >= {
         *("redirect_limit", "secret_needs_https", "protocol", "private_address", "host_not_granted", "ip_literal"),
+        *("tls_failed", "connect_failed", "decode"),
         *("userinfo", "redirect_body", "body", "first_byte", "secret_wrong_host", "bad_option", "status", "200", "500"),
     }
     assert len(ran.sinks.collected.summaries) > 500

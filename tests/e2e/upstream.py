@@ -50,8 +50,8 @@ class Answer:
 
 
 class Upstream:
-    """`/echo /reflect /status/N /bytes/N /to?url= /chain/N /self /gzip /invalid /kept /many /text /count`, and
-    misbehaving: `/hold /stall /silent /reset /garbage`.
+    """`/echo /reflect /status/N /bytes/N /to?url= /chain/N /self /gzip /unpackable /invalid /kept /many /text
+    /count`, and misbehaving: `/hold /stall /silent /reset /garbage`.
 
     Args:
         folder: where the CA's certificate is written.
@@ -203,6 +203,7 @@ _PLAIN: dict[str, Callable[[Seen], Answer]] = {
     "gzip": lambda _: Answer(200, [("content-encoding", "gzip"), ("content-type", "application/json")], GZIPPED),
     "invalid": lambda _: Answer(200, [("content-type", "application/json")], b'{"a":'),
     "text": lambda _: Answer(200, [("content-type", "text/plain")], "gr\u00fc\u00dfe \u2713".encode() + b"\xff"),
+    "unpackable": lambda seen: Answer(200, [("content-encoding", "gzip")], _reflect(seen).body),
     "kept": lambda _: Answer(200, [("cache-control", "max-age=600"), ("vary", "cookie, x-mine")], b"to be kept"),
     "many": lambda _: Answer(200, [("X-Many", "1"), ("x-many", "2"), ("Set-Cookie", "a=1"), ("set-cookie", "b=2")]),
 }
