@@ -924,6 +924,25 @@ def test_a_revoked_rule_ends_sharing(loop: str, tls: TlsConfig) -> None:
         on(loop, tls, origin, main)
 
 
+@EVERYWHERE
+def test_names_roots_and_listeners_may_be_replaced_while_it_is_in_use(loop: str, tls: TlsConfig) -> None:
+    async def main(net: Net) -> None:
+        await net.get()
+        before = net.wire.resolver
+        net.wire.resolver = type(before)({HOST: ("127.0.0.2",)})
+        net.wire.own_listeners = frozenset({("127.0.0.2", origin.port)})
+        net.wire.drop_idle(lambda _: False)
+        assert (await net.fails()).reason is Reason.OWN_LISTENER
+        net.wire.resolver = before
+        net.wire.tls = TlsConfig()
+        assert (await net.fails()).reason is Reason.INTERNAL  # the target still names the other
+        net.target = net.target._replace(tls=net.wire.tls_id)
+        assert (await net.fails()).reason is Reason.TLS_FAILED
+
+    with serve_h2(echo) as origin:
+        on(loop, tls, origin, main)
+
+
 # --- without the extra
 
 
@@ -997,12 +1016,17 @@ def test_a_child_leaves_the_parent_s_streams_alone(tls: TlsConfig) -> None:
     async def scenario(net: Net) -> None:
         assert (await net.get("/parent-1")).head.status == 200
         blocking: SyncWire = net.wire.blocking
+        assert blocking.count() == (1, 1)
+        left, _ = await net.begin("/parent-left")
         child = os.fork()
         if child == 0:
             code = 1
             try:
                 import time
 
+                left.blocking.release()
+                with pytest.raises(FaztError):
+                    left.blocking.read(cap=100, deadline=time.monotonic() + 20)
                 deadline = time.monotonic() + 20
                 connection = blocking.acquire(net.target, deadline=deadline, on_attempt=nothing)
                 head = encode_head("GET", "/child", authority=HOST, fields=(), body=None)
@@ -1014,6 +1038,8 @@ def test_a_child_leaves_the_parent_s_streams_alone(tls: TlsConfig) -> None:
                 os._exit(code)
         _, status = await asyncio.to_thread(os.waitpid, child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
+        assert await left.read(cap=100, deadline=soon(20)) == b"GET /parent-left "
+        left.release()
         got = await net.get("/parent-2")
         assert got.head.status == 200
         assert got.connection.reused

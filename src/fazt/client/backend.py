@@ -277,15 +277,15 @@ class Backend(Generic[E]):
     def introspect(self) -> dict[str, Any]:
         """Return what this client really uses: its pool, TLS configuration, policy, protocol."""
         wire: Any = self.engine.wire
-        pool = wire.pool
-        limits = pool.limits
+        limits = wire.pool.limits
+        live, idle = wire.count()
         return {
             "pool": {
                 "max_connections": limits.connections or None,
                 "max_idle": limits.total,
                 "idle_expiry": limits.expiry,
-                "open": len(wire.live),
-                "idle": len(pool),
+                "open": live,
+                "idle": idle,
             },
             "tls": wire.tls_id,
             "policy": self.policy.id,

@@ -234,6 +234,10 @@ class Wire:
         if self._sweep is None and len(self.pool):
             self._sweep = loop.call_later(self.pool.limits.expiry, self._expire)
 
+    def count(self) -> tuple[int, int]:
+        """Return how many connections are open, and how many of them idle."""
+        return len(self.live), len(self.pool)
+
     def may_speak_http2(self, target: Target) -> bool:
         """Say whether HTTP/2 is offered to this server, which has not yet chosen the other."""
         return self._sharing is not None and self._sharing.protocols(target) is not None

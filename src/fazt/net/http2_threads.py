@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from fazt.core.call import Fields, Phases, ResponseHead, Target, Upload
 from fazt.errors import CallerError, FaztError, Reason
 from fazt.net.aio import Wire
-from fazt.net.forked import abandon
+from fazt.net.forked import abandon, forks
 from fazt.net.resolve import Resolver
+from fazt.net.tls import TlsConfig
 
 if TYPE_CHECKING:
     from fazt.net.connection import Connection
     from fazt.net.http2 import Http2Stream
     from fazt.net.sync import SyncWire
-    from fazt.net.sync_resolve import SyncResolver
 
 T = TypeVar("T")
 _LOOKUPS = 64
@@ -32,13 +32,13 @@ _STOP_SECONDS = 5.0
 
 
 class _Resolver:
-    """The owner's resolver, waited for in threads."""
+    """The owner's resolver of the moment, waited for in threads."""
 
-    def __init__(self, blocking: SyncResolver) -> None:
-        self._blocking = blocking
+    def __init__(self, owner: SyncWire) -> None:
+        self._owner = owner
 
     async def resolve(self, host: str, port: int = 0, *, deadline: float = math.inf) -> tuple[str, ...]:
-        return await asyncio.to_thread(self._blocking.resolve, host, port, deadline=deadline)
+        return await asyncio.to_thread(self._owner.resolver.resolve, host, port, deadline=deadline)
 
 
 class _Wire(Wire):
@@ -46,10 +46,16 @@ class _Wire(Wire):
 
     def __init__(self, owner: SyncWire) -> None:
         self._owner = owner
-        resolver = cast(Resolver, _Resolver(owner.resolver))
-        super().__init__(
-            tls=owner.tls, resolver=resolver, limits=owner.limits, attempt_delay=owner.attempt_delay, http2=True
-        )
+        resolver = cast(Resolver, _Resolver(owner))
+        super().__init__(resolver=resolver, limits=owner.limits, attempt_delay=owner.attempt_delay, http2=True)
+
+    @property
+    def tls(self) -> TlsConfig:
+        return self._owner.tls
+
+    @tls.setter
+    def tls(self, _: TlsConfig) -> None:
+        """Leave the owner's as it is."""
 
     @property
     def own_listeners(self) -> Collection[tuple[str, int]]:
@@ -110,10 +116,10 @@ class Http2Threads:
                     self._begun.run(_now(self._begun.wire.drop_idle, self._keep))
             return self._begun
 
-    @property
-    def live(self) -> int:
-        """How many connections are open."""
-        return 0 if self._begun is None else len(self._begun.wire.live)
+    def count(self) -> tuple[int, int]:
+        """Return how many connections are open, and how many of them idle."""
+        begun = self._begun
+        return (0, 0) if begun is None else begun.run(_now(begun.wire.count))  # after what was given back before
 
     def drop_idle(self, keep: Callable[[Target], bool]) -> int:
         """As `SyncWire.drop_idle`."""
@@ -141,6 +147,7 @@ class _Begun:
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="fazt-lookup"))
         self.wire = _Wire(owner)
+        self._forks = forks()
         self._thread = threading.Thread(target=self._turn, name="fazt-http2", daemon=True)
         self._thread.start()
 
@@ -154,6 +161,9 @@ class _Begun:
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Begin a step on the loop."""
+        if self._forks != forks():  # a call of the parent's, whose loop is not turning here
+            work.close()
+            raise _closed()
         try:
             return asyncio.run_coroutine_threadsafe(work, self.loop)
         except RuntimeError:  # closed by another thread
@@ -173,6 +183,8 @@ class _Begun:
 
     def tell(self, act: Callable[[], None]) -> None:
         """Have something done on the loop, without waiting: the collector may be who asks."""
+        if self._forks != forks():
+            return
         try:
             self.loop.call_soon_threadsafe(act)
         except RuntimeError:  # the loop is closed, and all that it had with it

@@ -306,6 +306,11 @@ class SyncWire:
             connection.close()
         self._note()
 
+    def count(self) -> tuple[int, int]:
+        """Return how many connections are open, and how many of them idle."""
+        live, idle = (0, 0) if self._http2 is None else self._http2.count()
+        return live + len(self.live), idle + len(self.pool)
+
     def drop_idle(self, keep: Callable[[Target], bool]) -> int:
         """Close the idle connections whose target is not to be kept, as after a revoked rule; returns how many.
 
