@@ -15,6 +15,7 @@ from fazt.client.cache import OwnCookies, cache_from
 from fazt.client.families import Family, family
 from fazt.client.intake import EXTENSION, Intake
 from fazt.client.pace import pace_for
+from fazt.client.trips import following
 from fazt.errors import ConfigError
 from fazt.net.decode import accept_encoding
 from fazt.version import __version__
@@ -304,7 +305,7 @@ class Door(Generic[Q, R]):
                 break
         if not follow and 300 <= response.status_code < 400 and response.has_redirect_location:
             with contextlib.suppress(self._family.library.RemoteProtocolError):
-                response.next_request = self._build_redirect_request(response.request, response)
+                response.next_request = following(self, response)
 
     def _request_options(self, request: Any, options: dict[str, Any]) -> None:
         """Put options that were given with a request into it."""

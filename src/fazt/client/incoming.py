@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import AsyncIterator, Iterator
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,7 @@ def streaming(
         request=request,
         extensions=extensions_of(answer, streamed.record.rule_id),
     )
+    stream.response = weakref.ref(response)  # not the response itself: the collector would have to find the circle
     response.headers = family.received(answer.headers)
     coding = coding_of(answer.headers)
     if coding:
@@ -176,6 +178,18 @@ class _Decoding:
         return translate(self._family.library, error, self._request)
 
 
+def _nobody() -> None:
+    return None
+
+
+def _took(started: float, response: Any) -> datetime.timedelta:
+    """Return the time since `started`; httpx 0.28 looks for it in the response, httpx2 in its stream."""
+    elapsed = datetime.timedelta(seconds=_clock() - started)
+    if response is not None:
+        response.elapsed = elapsed
+    return elapsed
+
+
 @lru_cache(maxsize=2)
 def _streams(name: str) -> tuple[type[Any], type[Any]]:
     """Return the classes of streamed bodies of a library, blocking and asynchronous."""
@@ -191,6 +205,7 @@ def _streams(name: str) -> tuple[type[Any], type[Any]]:
             self._request = request
             self._started = started
             self.elapsed: datetime.timedelta | None = None
+            self.response: Callable[[], Any] = _nobody
 
         def __iter__(self) -> Iterator[bytes]:
             streamed = self._streamed
@@ -206,7 +221,7 @@ def _streams(name: str) -> tuple[type[Any], type[Any]]:
         def close(self) -> None:
             self._streamed.close()
             if self.elapsed is None:
-                self.elapsed = datetime.timedelta(seconds=_clock() - self._started)
+                self.elapsed = _took(self._started, self.response())
 
     class AsyncBody(library.AsyncByteStream):  # type: ignore[misc]
         """The same on an event loop."""
@@ -216,6 +231,7 @@ def _streams(name: str) -> tuple[type[Any], type[Any]]:
             self._request = request
             self._started = started
             self.elapsed: datetime.timedelta | None = None
+            self.response: Callable[[], Any] = _nobody
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             streamed = self._streamed
@@ -231,6 +247,6 @@ def _streams(name: str) -> tuple[type[Any], type[Any]]:
         async def aclose(self) -> None:
             await self._streamed.aclose()
             if self.elapsed is None:
-                self.elapsed = datetime.timedelta(seconds=_clock() - self._started)
+                self.elapsed = _took(self._started, self.response())
 
     return SyncBody, AsyncBody

@@ -12,6 +12,7 @@ from fazt.client.incoming import redirecting
 from fazt.client.outgoing import fields_of
 from fazt.core.call import Earlier, Fields
 from fazt.core.headers import first
+from fazt.core.redirects import CREDENTIALS
 from fazt.core.url import Url
 
 if TYPE_CHECKING:
@@ -27,12 +28,14 @@ class Trip:
         history: responses before it (of an authentication).
     """
 
-    __slots__ = ("door", "history", "request")
+    __slots__ = ("door", "history", "left", "request")
 
     def __init__(self, door: Door[Any, Any], request: Any, history: list[Any]) -> None:
         self.door = door
         self.request = request
         self.history = history
+        self.left = False
+        """Whether a redirect has led to another origin."""
 
     def between(self, earlier: Earlier, method: str, url: Url, fields: Fields) -> Fields:
         """Show a redirect and the next request to cookies, history and hooks; return the fields to send."""
@@ -94,6 +97,43 @@ class Trip:
             for name in ("Content-Length", "Transfer-Encoding"):
                 if name in self.request.headers:
                     request.headers[name] = self.request.headers[name]
+        self.left = self.left or earlier.url.origin != url.origin
         if door._cookies:
-            door._cookies.set_cookie_header(request)
+            _jar(door, left=self.left).set_cookie_header(request)
         return request
+
+
+def following(door: Door[Any, Any], response: Any) -> Any:
+    """Return the request that a redirect asks for, which the caller may send: to another origin without credentials.
+
+    Raises:
+        RemoteProtocolError: of the library, when it names no URL.
+    """
+    request = response.request
+    made = door._build_redirect_request(request, response)
+    if _origin(made.url) == _origin(request.url):
+        return made
+    for name in [name for name in made.headers if name in CREDENTIALS or name.startswith("proxy-")]:
+        del made.headers[name]
+    if door._cookies:
+        _jar(door, left=True).set_cookie_header(made)
+    return made
+
+
+def _origin(url: Any) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _jar(door: Door[Any, Any], *, left: bool) -> Any:
+    """Return the cookies that may be sent: once the origin was left, only those that say for which host they are.
+
+    Those that the program set without a domain go to whatever host is asked, which a redirect must not choose.
+    """
+    kept = door._cookies
+    if not left or all(cookie.domain for cookie in kept.jar):
+        return kept
+    jar = type(kept)()
+    for cookie in kept.jar:
+        if cookie.domain:
+            jar.jar.set_cookie(cookie)
+    return jar

@@ -378,6 +378,7 @@ class AsyncStreamed:
         if connection is None:
             return b""
         try:
+            self._lease.check()
             while True:
                 data = await connection.read_some(deadline=self._opened.deadline, idle=self._opened.idle)
                 if not data:
@@ -407,6 +408,7 @@ class AsyncStreamed:
                 parts.append(data)
             return b"".join(parts)
         try:
+            self._lease.check()
             body = await connection.read(cap=self._opened.cap, deadline=self._opened.deadline, idle=self._opened.idle)
             self.size = self.record.response_bytes = len(body)
             self._lease.feed(body)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import random
+import sys
 import threading
 import time
 from collections import deque
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 
 _MAX_SCRUBBERS = 64
 _MAX_REFRESHING = 32
+_SWEEP = 1.0
+"""Seconds to wait for another thread that ends the calls whose owner was collected."""
 OPEN_ENDED = 10.0
 """Seconds that a call waits at most for an answer which another caller reads at its own pace."""
 
@@ -105,7 +109,8 @@ class EngineBase(Generic[W]):
         self._ids = CallIds()
         self._scrubbers: dict[tuple[str, ...], Scrubber] = {}
         self._strays: deque[tuple[Lease[Any], BaseException]] = deque()
-        """Leases whose owner was collected: ended by the next call, since the collector may run under any lock."""
+        """Leases whose owner was collected: ended elsewhere, since the collector may run under any lock."""
+        self._sweeping = threading.RLock()
         self._refreshing: set[Hashable] = set()
         """What is asked for in the background: each thing once at a time."""
 
@@ -329,16 +334,27 @@ class EngineBase(Generic[W]):
     def collected(self, lease: Lease[Any], error: BaseException) -> bool:
         """Take over a lease whose owner was collected; False where it may be ended on the spot."""
         self._strays.append((lease, error))
+        if not sys.is_finalizing():
+            try:
+                # somebody may wait for the connection; `threading` takes locks to start a thread, this takes none
+                _thread.start_new_thread(self.end_strays, ())
+            except RuntimeError:  # no thread is to be had: the next call does it
+                pass
         return True
 
     def end_strays(self) -> None:
-        """End the leases of calls whose owner was collected."""
-        while self._strays:
-            try:
-                lease, error = self._strays.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            lease.finish(self, error)
+        """End the leases of calls whose owner was collected; when this returns they are ended."""
+        if not self._sweeping.acquire(timeout=_SWEEP):  # held by a thread that a fork has left behind
+            return
+        try:
+            while self._strays:
+                lease, error = self._strays[0]
+                try:
+                    lease.finish(self, error)
+                finally:
+                    self._strays.popleft()
+        finally:
+            self._sweeping.release()
 
 
 def _trip(lease: Lease[Any]) -> tuple[float, float]:
@@ -363,7 +379,8 @@ def _guarded(upload: Upload) -> Upload:
 
 def _guard(pieces: Iterable[bytes]) -> Iterator[bytes]:
     try:
-        yield from pieces
+        for piece in pieces:
+            yield piece if type(piece) is bytes else _piece(piece)
     except Exception as error:
         raise CallerError(error) from error
 
@@ -371,6 +388,17 @@ def _guard(pieces: Iterable[bytes]) -> Iterator[bytes]:
 async def _guard_async(pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     try:
         async for piece in pieces:
-            yield piece
+            yield piece if type(piece) is bytes else _piece(piece)
     except Exception as error:
         raise CallerError(error) from error
+
+
+def _piece(given: Any) -> bytes:
+    """Return a piece of a body as bytes.
+
+    Raises:
+        TypeError: it is something else, such as text: nobody knows how that is to be encoded.
+    """
+    if not isinstance(given, bytes | bytearray | memoryview):
+        raise TypeError(f"the pieces of a request body must be bytes, not {type(given).__name__}")
+    return bytes(given)

@@ -263,6 +263,15 @@ class Lease(Generic[C]):
         """Whether the call was begun before this process was forked: its end and its record are the parent's."""
         return not self.record.call_id.startswith(_PREFIX, 2)
 
+    def check(self) -> None:
+        """Refuse to go on reading the parent's connection, whose bytes would be missing there.
+
+        Raises:
+            FaztError: `aborted`.
+        """
+        if self._inherited:
+            raise FaztError(Reason.ABORTED, "The answer belongs to the process that asked for it, before the fork.")
+
     def finish(self, engine: EngineBase[Any], error: BaseException | None) -> None:
         """Do what `end` promises; called once."""
         connection, self.connection = self.connection, None
