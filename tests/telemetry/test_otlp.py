@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from tests.telemetry.collector import Collector, attributes
 from tests.telemetry.sinks import call, trip
-from tests.telemetry.test_fanout import in_child
+from tests.telemetry.test_fanout import environment, in_child
 
 from fazt.core.call import Hop
 from fazt.errors import ConfigError
@@ -251,6 +254,28 @@ def test_the_fanout_sends_metrics_from_time_to_time_and_at_the_end(collector: Co
     fanout.append(call(0))
     fanout.close(30)
     assert collector.metrics[-1].histogram.data_points[0].count == 1
+
+
+SHORT = """
+import sys
+from tests.telemetry.sinks import call
+from fazt.telemetry import Fanout, OtlpSink
+Fanout([OtlpSink(sys.argv[1], signals=["traces"])]).append(call(0))
+"""
+
+
+def test_a_program_that_ends_at_once_tells_all_the_same(collector: Collector) -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT, collector.endpoint],
+        timeout=60,
+        cwd=root,
+        env=environment(root),
+        capture_output=True,
+        check=True,
+    )
+    assert done.stderr == b""
+    assert [attributes(span.attributes)["fazt.call_id"] for span in collector.spans] == ["c_0000"]
 
 
 def test_a_forked_child_has_connections_of_its_own(collector: Collector) -> None:

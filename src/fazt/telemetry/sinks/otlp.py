@@ -7,6 +7,7 @@ it, as the conventions ask for retries and redirects.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -89,6 +90,10 @@ class OtlpSink(Sink):
             self._sample = sample
             TRACING.join(sample)
             self.propagates = propagate
+        # Now and not at the first event: the SDK starts threads for a moment, which a program that ends cannot do any
+        # more, and a short one would lose all that it tells at its end.
+        with contextlib.suppress(Exception):  # whatever is wrong with it is told at the first event
+            self._opened()
 
     def __repr__(self) -> str:  # headers hold credentials
         return f"<OtlpSink {', '.join(self._signals)}>"
