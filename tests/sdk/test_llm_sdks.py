@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -367,6 +368,38 @@ def test_openai_lists_uploads_and_downloads(service: Service, where: Served, cal
         with sdk.files.with_streaming_response.content("ab") as streamed:
             assert b"".join(streamed.iter_bytes(1000)) == b"ab" * 10_000
     assert calls.all == [(None, 200)] * 4
+
+
+def test_an_sdk_that_is_closed_leaves_the_shared_client_open(service: Service, where: Served) -> None:
+    import anthropic
+    import openai
+
+    policy = where.policy()
+    try:
+        client = fazt.get_client(policy=policy)
+        with openai.OpenAI(api_key=KEY, base_url=where.url("/v1"), http_client=client) as first:
+            assert [model.id for model in first.with_options(max_retries=0).models.list()] == ["echo"]
+        with anthropic.Anthropic(api_key=KEY, base_url=where.origin(), http_client=client) as second:
+            said: Any = second.messages.create(model="echo", max_tokens=9, messages=[{"role": "user", "content": "hi"}])
+            assert said.content[0].text == HELLO
+        assert client.get(where.url("/v1/models")).status_code == 200
+    finally:
+        fazt.close_client()
+
+
+def test_a_refusal_that_an_sdk_passes_on_comes_back_from_another_process(kit: LlmKit) -> None:
+    async def main() -> Any:
+        async with kit.sdk_over("http://unlisted.test", policy=fazt.Policy()) as asker:
+            with pytest.raises(kit.error) as caught:
+                await asker.ask()
+            return caught.value
+
+    error = kit.run(main)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert (again.reason, again.call_id, str(again)) == (error.reason, error.call_id, str(error))
+    assert KEY in str(error.request.headers.multi_items())
+    assert KEY not in str(again.request.headers.multi_items()), "a pickle may lie about anywhere"
 
 
 def test_a_client_is_what_the_sdks_ask_for() -> None:
