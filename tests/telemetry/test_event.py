@@ -124,9 +124,12 @@ def test_the_method_after_a_redirect_is_the_one_that_was_sent(method: str, statu
         attempts=[trip(method=method, status=status, redirect="https://b.example/")],
         redirects=[Hop(status, "https://b.example/")],
         attempt_ts=9.0,
+        request_bytes=7,
     )
     first, last, summary = events_of(record)
     assert (first.method, last.method, summary.method) == (method, after, method)
+    with_body = after == method != "HEAD"
+    assert (last.bytes_written, summary.bytes_written) == (7 if with_body else 0, 7)
 
 
 @pytest.mark.parametrize("cache", ["hit", "stale"])

@@ -50,7 +50,7 @@ def _earlier(record: CallRecord, trip: Attempt) -> Event:
         cache=record.cache,
         http_version=trip.version,
         bytes_read=trip.response_bytes,
-        bytes_written=trip.request_bytes,
+        bytes_written=0 if _dropped_body(record, trip.hop) else trip.request_bytes,
         error_code=_error_code(status, trip.code),
         reason=trip.reason,
         attempt=trip.number,
@@ -89,7 +89,7 @@ def _last(record: CallRecord) -> Event:
         cache=record.cache,
         http_version=record.version,
         bytes_read=record.response_bytes,
-        bytes_written=record.request_bytes,
+        bytes_written=0 if _dropped_body(record, hop) else record.request_bytes,
         error_code=_error_code(status, record.code),
         reason=record.reason,
         error_message=_message(record),
@@ -159,6 +159,14 @@ def _method(record: CallRecord, hop: int) -> str:
         if (followed.status == 303 and method != "HEAD") or (followed.status in (301, 302) and method == "POST"):
             method = "GET"
     return clean(method)
+
+
+def _dropped_body(record: CallRecord, hop: int) -> bool:
+    """Tell whether a hop went without the body, because of the redirects before it (as in `_method`)."""
+    return any(
+        followed.status == 303 or (followed.status in (301, 302) and record.method == "POST")
+        for followed in record.redirects[: hop - 1]
+    )
 
 
 def _error_code(status: int, code: str | None) -> str | None:
