@@ -389,6 +389,16 @@ def test_the_program_that_asks_never_sees_fazts(ran: Ran) -> None:
     assert any("[redacted]" in text for text in ran.told.answers)
 
 
+def test_what_a_secret_was_sent_to_is_asked_for_plain_bodies(ran: Ran, upstream: Upstream) -> None:
+    """In a coded one nobody finds what is to be taken out."""
+    secrets = [canary for canary in ran.play.canaries if canary.name in KINDS]
+    asked = [(one, one.values("accept-encoding")) for one in upstream.requests]
+    with_secret = [codings for one, codings in asked if any(two.found_in(repr(one).encode()) for two in secrets)]
+    assert with_secret
+    assert all(codings == ["identity"] for codings in with_secret)
+    assert any(codings != ["identity"] for _, codings in asked), "others are asked for what can be decoded"
+
+
 def test_no_log_and_no_sink_holds_a_secret(ran: Ran) -> None:
     sinks = ran.sinks
     shown: dict[str, bytes] = {

@@ -225,9 +225,9 @@ def exchange(
                 injection = plan(meta)
                 if injection.parameter is not None:
                     secret_params.add(injection.parameter)
-            sent = fields_of.to_send(
-                headers, injection.header if injection is not None else None, __version__, options.coding
-            )
+            # a secret that comes back in a coded body could not be found there, and be taken out
+            coding = options.coding if injection is None else "identity"
+            sent = fields_of.to_send(headers, injection.header if injection is not None else None, __version__, coding)
             if not hops:
                 deadline = now + call_timeout(
                     now,
