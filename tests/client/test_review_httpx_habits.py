@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import math
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import pytest
 
 import fazt
 from fazt.core.record import CallRecord
-from fazt.errors import FaztError
+from fazt.errors import ConfigError, FaztError
 from tests.client.site import OTHER, Handler, Kit, Reply, policy, redirect, site
 
 
@@ -187,3 +188,48 @@ def test_a_forked_child_takes_nothing_of_an_answer_that_its_parent_reads() -> No
         os.close(out)
         os.close(into)
         assert [record.code for record in kept.records] == [None]
+
+
+@pytest.mark.parametrize("name", ["proxy", "mounts", "transport", "trust_env", "verify", "cert", "http2", "limits"])
+def test_the_functions_say_why_they_do_not_take_what_httpx_takes(name: str) -> None:
+    given: dict[str, Any] = {name: name != "verify"}
+    with pytest.raises(ConfigError, match=name):
+        fazt.get("http://origin.test/", policy=fazt.Policy(), **given)
+
+
+def test_a_read_timeout_without_end_is_none(kit: Kit) -> None:
+    async def main() -> None:
+        with site() as where:
+            async with kit.client(policy=policy(where)) as client:
+                assert (await client.get(where.url(), timeout=math.inf)).status_code == 200
+
+    kit.run(main)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"headers": {"X-A": 5}},
+        {"headers": {"X-A": b"b"}},
+        {"timeout": (1, 2)},
+        {"timeout": "5"},
+        {"params": "a=b"},
+        {"data": "a=b"},
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("fresh_process")
+def test_wrong_arguments_of_the_lean_functions_are_the_callers_mistake(wrong: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=r"must be|take names"):
+        fazt.fetch("http://origin.test/", policy=fazt.Policy(), **wrong)
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_the_lean_functions_write_queries_and_forms_as_httpx_does() -> None:
+    given: dict[str, Any] = {"a": ["1", 2], "n": None, "t": True, "f": False, "s": "ä b"}
+    with site() as where:
+        rules = policy(where)
+        sent = fazt.fetch(where.url("/?q=1"), policy=rules, params=given).json()
+        assert sent["target"] == "/?q=1&a=1&a=2&n=&t=true&f=false&s=%C3%A4+b"
+        sent = fazt.fetch(where.url(), policy=rules, method="POST", data=given).json()
+        assert sent["body"] == "a=1&a=2&n=&t=true&f=false&s=%C3%A4+b"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fazt.core.call import Fields, ResponseHead
-from fazt.core.redirects import STATUSES, Final, Follow, Leg, follow
+from fazt.core.redirects import STATUSES, Final, Follow, Leg, follow, is_credential
 from fazt.core.url import parse_url
 from fazt.errors import FaztError, Reason
 
@@ -280,3 +280,34 @@ def test_no_redirect_carries_credentials_across(
         assert set(result.leg.headers) <= set(PLAIN)
         assert not result.leg.keep_secret
         assert not (used and result.leg.body)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authentication",
+        "Client-Secret",
+        "Job-Token",
+        "Proxy-Anything",
+        "X-Access-Key",
+        "X-Auth",
+        "X-Auth-Key",
+        "X-Functions-Key",
+        "X-JWT",
+        "X-Session-Id",
+        "X-Shopify-Access-Token",
+        "anthropic-api-key",
+        "x_api_key",
+    ],
+)
+def test_fields_named_like_credentials_are_not_carried_to_another_origin(name: str) -> None:
+    assert is_credential(name.lower())
+    result = followed_to(leg(headers=((name, "v"), *PLAIN)), head(302, "https://other.example/"))
+    assert name not in dict(result.leg.headers)
+    kept = followed_to(leg(headers=((name, "v"), *PLAIN)), head(302, "/elsewhere"))
+    assert name in dict(kept.leg.headers)
+
+
+@pytest.mark.parametrize("name", ["accept", "idempotency-key", "x-request-id", "tokenizer", "x-author", "if-match"])
+def test_fields_that_only_look_a_little_like_it_are_carried(name: str) -> None:
+    assert not is_credential(name)

@@ -9,8 +9,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from fazt.client.arguments import BYPASSES, refuse_bypasses, refuse_environment, tls_config
 from fazt.client.httpx2 import Client
 from fazt.client.registry import backend_for
+from fazt.errors import ConfigError
 
 if TYPE_CHECKING:
     import httpx2
@@ -18,9 +20,17 @@ if TYPE_CHECKING:
     from fazt.client.policies import Policy
 
 _OF_CLIENT = ("auth", "cookies", "timeout", "follow_redirects", "max_redirects")
+_OF_CONNECTIONS = frozenset({"cert", "http1", "http2", "limits", "trust_env", "verify"})
+"""What httpx's functions take for the connections of one call; here these are shared by the calls of a policy."""
 
 
 def _client(policy: Policy | None, app: str | None, options: dict[str, Any]) -> Client:
+    refuse_bypasses({name: options.pop(name) for name in BYPASSES & options.keys()})
+    refuse_environment(options.pop("trust_env", False))
+    if options.get("verify") is False:
+        tls_config(False, None, policy)  # says what to do instead
+    for name in _OF_CONNECTIONS & options.keys():
+        raise ConfigError(f"{name}= belongs to connections, which calls share here: fazt.Client({name}=…).get(…)")
     own = {name: options.pop(name) for name in _OF_CLIENT if name in options}
     return Client(_backend=backend_for(policy, app), **own)
 
@@ -41,7 +51,7 @@ def request(
 
     Raises:
         FaztError: refused or failed; it is httpx2's matching exception too.
-        ConfigError: the policy cannot be used.
+        ConfigError: the policy cannot be used; an argument that would go around it.
     """
     response: httpx2.Response = _client(policy, app, options).request(method, url, **options)
     return response

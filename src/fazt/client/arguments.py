@@ -34,6 +34,8 @@ _INSTEAD = {
     "retries": "use retry=fazt.RetryPolicy(…)",
 }
 """Arguments of httpx's clients and transports that are refused, and the supported way."""
+BYPASSES = frozenset(_INSTEAD)
+"""Their names."""
 
 
 def refuse_bypasses(given: Mapping[str, Any]) -> None:
@@ -92,7 +94,7 @@ def pool_limits(limits: Any) -> PoolLimits:
     )
 
 
-def tls_config(verify: Any, cert: Any, policy: Policy) -> TlsConfig:
+def tls_config(verify: Any, cert: Any, policy: Policy | None) -> TlsConfig:
     """Return what servers must prove, and what we show them.
 
     Args:
@@ -105,7 +107,7 @@ def tls_config(verify: Any, cert: Any, policy: Policy) -> TlsConfig:
     """
     own = _cert(cert)
     if verify is True:
-        return TlsConfig(policy.ca_files, cert=own)
+        return TlsConfig(() if policy is None else policy.ca_files, cert=own)
     if isinstance(verify, ssl.SSLContext):
         if own is not None:
             raise ConfigError("cert= goes into the SSLContext: context.load_cert_chain(…)")

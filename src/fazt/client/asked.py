@@ -240,7 +240,7 @@ class Settler:
                 deadline = None
             elif not usual:
                 # who allows single waits more time than a whole call has by default has said how long it may take
-                deadline = None if read is None else max(CALL_SECONDS, read)
+                deadline = None if read is None or read == math.inf else max(CALL_SECONDS, read)
         if usual:
             own = traffic.read_timeout_for(service) if traffic is not None and service else None
             read = own if own is not None else read if total else STREAM_IDLE

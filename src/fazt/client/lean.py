@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _settler = Settler(None)
 _CODINGS = accept_encoding()
 _JSON: Fields = (("Content-Type", "application/json"),)
+_WORDS = {None: "", True: "true", False: "false"}
 _FORM: Fields = (("Content-Type", "application/x-www-form-urlencoded"),)
 
 HeaderArgument = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -247,6 +248,8 @@ def _settled(asking: Mapping[str, Any], timeout: float | Timeouts | None, max_re
     wanted = asked(asking, NOTHING) if asking else NOTHING
     if timeout is None or isinstance(timeout, int | float):
         timeout = (timeout, timeout, timeout, timeout)
+    elif not (isinstance(timeout, tuple) and len(timeout) == 4):
+        raise TypeError("timeout must be a number of seconds, None, or (connect, read, write, pool)")
     return _settler(wanted, timeout, coding=_CODINGS, stream=False, max_redirects=max_redirects)
 
 
@@ -264,6 +267,9 @@ def _call(
     fields: Fields = ()
     if headers is not None:
         fields = tuple(headers.items()) if isinstance(headers, Mapping) else tuple(headers)
+        for name, value in fields:
+            if not (isinstance(name, str) and isinstance(value, str)):
+                raise TypeError("names and values of header fields must be strings")
     body: bytes | None = None
     if content is not None or json is not None or data is not None:
         body, default = _body(content, json, data)
@@ -271,7 +277,7 @@ def _call(
             fields = (*fields, *default)
     if params:
         bare, mark, fragment = url.partition("#")
-        url = f"{bare}{'&' if '?' in bare else '?'}{urlencode(params, doseq=True)}{mark}{fragment}"
+        url = f"{bare}{'&' if '?' in bare else '?'}{_form(params)}{mark}{fragment}"
     return Call(
         url,
         method,
@@ -287,6 +293,17 @@ def _call(
     )
 
 
+def _form(given: Any) -> str:
+    """Return names and values as a query or a form has them; what is no text is written as httpx does."""
+    if isinstance(given, str | bytes):
+        raise TypeError("params= and data= take names and values; a body that is ready is content=")
+    pairs: list[tuple[str, Any]] = []
+    for name, value in given.items() if isinstance(given, Mapping) else given:
+        for one in value if isinstance(value, list | tuple) else (value,):
+            pairs.append((name, _WORDS[one] if one is None or isinstance(one, bool) else one))
+    return urlencode(pairs)
+
+
 def _body(content: bytes | str | None, json: Any, data: Mapping[str, Any] | None) -> tuple[bytes, Fields]:
     """Return the body and the field that names its type.
 
@@ -299,7 +316,7 @@ def _body(content: bytes | str | None, json: Any, data: Mapping[str, Any] | None
         text = json_of.dumps(json, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return text.encode(), _JSON
     if data is not None:
-        return urlencode(data, doseq=True).encode(), _FORM
+        return _form(data).encode(), _FORM
     if isinstance(content, str):
         return content.encode(), ()
     if not isinstance(content, bytes):

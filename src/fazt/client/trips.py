@@ -12,7 +12,7 @@ from fazt.client.incoming import redirecting
 from fazt.client.outgoing import fields_of
 from fazt.core.call import Earlier, Fields
 from fazt.core.headers import first
-from fazt.core.redirects import CREDENTIALS
+from fazt.core.redirects import is_credential
 from fazt.core.url import Url
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def following(door: Door[Any, Any], response: Any) -> Any:
     made = door._build_redirect_request(request, response)
     if _origin(made.url) == _origin(request.url):
         return made
-    for name in [name for name in made.headers if name in CREDENTIALS or name.startswith("proxy-")]:
+    for name in [name for name in made.headers if is_credential(name)]:
         del made.headers[name]
     if door._cookies:
         _jar(door, left=True).set_cookie_header(made)

@@ -6,6 +6,7 @@ the caller sends the new `Leg` through URL gate, rules and secret scope again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Set
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,13 @@ CREDENTIALS = frozenset(
     }
 )
 """Names of fields that carry credentials by common use: dropped when a redirect leaves the origin, whoever set them."""
+
+# What services call theirs has an end in common: X-Shopify-Access-Token, X-Auth-Key, Client-Secret, X-Session-Id.
+# A key alone is none: Idempotency-Key says what a request is, not who sends it.
+_CREDENTIAL_NAME = re.compile(
+    r"proxy-.*|(?:.*[-_])?(?:x?auth|authentication|authorization|jwt|passw(?:or)?d|secret|token|session(?:[-_]?id)?"
+    r"|(?:api|access|account|auth|functions|licen[cs]e|secret|subscription)[-_]?key)"
+)
 
 
 @dataclass(slots=True)
@@ -192,12 +200,15 @@ def _rewrite(leg: Leg, status: int) -> tuple[str, bytes | Upload | None, Fields]
 
 
 def _without_credentials(fields: Fields, secret_headers: Collection[str]) -> Fields:
-    dropped = CREDENTIALS.union(name.lower() for name in secret_headers)
+    dropped = {name.lower() for name in secret_headers}
     return tuple(
-        (name, value)
-        for name, value in fields
-        if (lower := name.lower()) not in dropped and not lower.startswith("proxy-")
+        (name, value) for name, value in fields if not (is_credential(lower := name.lower()) or lower in dropped)
     )
+
+
+def is_credential(name: str) -> bool:
+    """Tell whether a field of this name, in lower case, carries a credential by common use."""
+    return name in CREDENTIALS or _CREDENTIAL_NAME.fullmatch(name) is not None
 
 
 def _without_parameter(url: Url, name: str) -> Url:
