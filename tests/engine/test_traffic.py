@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from collections.abc import Callable, Iterator
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 from tests.cachesuite.play import PRIVATE
 from tests.engine.drivers import Clock, Driver
-from tests.fakes.calls import Answer, policy, rule
+from tests.fakes.calls import LIMITS, Answer, policy, rule
 
 from fazt.core.breaker import Key
 from fazt.core.cache.memory import MemoryStore
 from fazt.core.cache.responses import ResponseCache
 from fazt.core.call import Options
+from fazt.core.profiles import client
 from fazt.core.retry import RetryPolicy
 from fazt.core.traffic import Traffic
 from fazt.core.traffic_config import TrafficConfig
@@ -441,6 +443,22 @@ def test_a_place_goes_back_when_a_call_fails_or_is_refused(make: Make) -> None:
     assert driver.call(URL).status == 503
     assert refused(driver).reason is Reason.BREAKER_OPEN
     assert traffic_of(driver).waitlist.lines() == {}
+
+
+def test_a_place_passes_over_whoever_waited_on_a_loop_that_is_over(clock: Clock) -> None:
+    traffic = Traffic(TrafficConfig.of({"concurrency": 1, "wait": 60}), lock=threading.Lock())
+    here = Driver("sync", GRANTED, *MANY, clock=clock, traffic=traffic)
+    gone = Driver("async", GRANTED, *MANY, clock=clock, traffic=traffic)
+    stream = here.open(URL)
+    task = gone.loop.create_task(gone.engine.call(gone.request(URL), profile=client(LIMITS)))
+    while traffic.stats(clock.now)["places"][0]["waiting"] != 1:
+        gone.loop.run_until_complete(asyncio.sleep(0))
+    gone.loop.close()
+    stream.close()
+    assert traffic.waitlist.lines() == {}
+    assert here.call(URL).status == 503
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # on purpose
+    here.close()
 
 
 def test_a_stream_that_nobody_holds_any_more_gives_its_place_back(make: Make) -> None:

@@ -224,7 +224,8 @@ class AsyncEngine(EngineBase[AsyncWire]):
     async def _pace(self, asked: Pace, lease: AsyncLease) -> None:
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
-        place = self._place(asked, lease, lambda: _from_anywhere(loop, woken.set))
+        # raises where the loop is closed: the place then goes on to the next one
+        place = self._place(asked, lease, lambda: loop.call_soon_threadsafe(woken.set))
         while place is not None and not place.granted:
             try:
                 async with asyncio.timeout(self._patience(place, asked)):
