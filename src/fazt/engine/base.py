@@ -158,7 +158,7 @@ class EngineBase(Generic[W]):
             self.slots.acquire(asked.app, app_cap=asked.app_cap, global_cap=asked.global_cap)
             lease.slot = asked.app
 
-    def _place(self, asked: Pace, lease: Lease[Any], wake: Callable[[], None]) -> Place | None:
+    def _place(self, asked: Pace, lease: Lease[Any], wake: Callable[[], object]) -> Place | None:
         """Take a place among the calls to this host at once; None where their number is not limited."""
         traffic = self.traffic
         assert traffic is not None
