@@ -295,7 +295,8 @@ class SqliteResponses:
         if self._touched:
             marks, self._touched = self._touched, {}
             connection.executemany(
-                "UPDATE entries SET used = ? WHERE id = ?", [(used, ident) for ident, used in marks.items()]
+                # a list first: a reader that had the old marks in hand may still add to them
+                "UPDATE entries SET used = ? WHERE id = ?", [(used, ident) for ident, used in list(marks.items())]
             )
 
     def _shrink(self, connection: sqlite3.Connection) -> None:
