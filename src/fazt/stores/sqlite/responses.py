@@ -296,7 +296,8 @@ class SqliteResponses:
             marks, self._touched = self._touched, {}
             connection.executemany(
                 # a list first: a reader that had the old marks in hand may still add to them
-                "UPDATE entries SET used = ? WHERE id = ?", [(used, ident) for ident, used in list(marks.items())]
+                "UPDATE entries SET used = ? WHERE id = ?",
+                [(used, ident) for ident, used in list(marks.items())],
             )
 
     def _shrink(self, connection: sqlite3.Connection) -> None:
