@@ -62,6 +62,8 @@ def _asked(options: Options) -> dict[str, Any]:
     found: dict[str, Any] = {"secret": options.get("auth")}
     if "timeout" in options:
         found["deadline"] = options["timeout"] / 1000
+    if "max_bytes" in options:
+        found["max_bytes"] = options["max_bytes"]
     return found
 
 

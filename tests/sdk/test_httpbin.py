@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
+import pickle
 import re
 import socket
 import ssl
@@ -96,6 +98,7 @@ def groups(where: Served, lib: Any) -> dict[str, list[Ask]]:
             ask("GET /bearer", headers={"Authorization": "Bearer token"}),
             ask("GET /bearer", auth=_bearer),
             ask("GET /bearer"),
+            ask("GET /bearer", auth=_two_steps(where, lib)),
             *digest,
             ask("GET /digest-auth/auth/user/word/MD5", auth=lib.DigestAuth("user", "wrong")),
         ],
@@ -176,6 +179,21 @@ def groups(where: Served, lib: Any) -> dict[str, list[Ask]]:
             ask("GET /status/999"),
         ],
     }
+
+
+def _two_steps(where: Served, lib: Any) -> Any:
+    """An authentication that gets its token from another place first, and reads the answer."""
+
+    class TwoSteps(lib.Auth):  # type: ignore[misc]
+        requires_response_body = True
+
+        def auth_flow(self, request: Any) -> Any:
+            answer = yield lib.Request("GET", where.url("/base64/dG9rZW4="))
+            request.headers["Authorization"] = f"Bearer {answer.text}"
+            last = yield request
+            assert last.json()["authenticated"] is True
+
+    return TwoSteps()
 
 
 def _bearer(request: Any) -> Any:
@@ -365,6 +383,18 @@ def test_streams(kit: Kit, where: Served) -> None:
                     assert set(piece) == {ord("*")}
                     break
             assert (await client.get(where.url("/get"))).status_code == 200
+
+    kit.run(main)
+
+
+def test_an_answer_can_be_copied_and_pickled(kit: Kit, where: Served) -> None:
+    async def main() -> None:
+        async with kit.client(policy=where.policy(), follow_redirects=True) as client:
+            answer = await client.get(where.url("/redirect/1"))
+            for again in (pickle.loads(pickle.dumps(answer)), copy.deepcopy(answer)):
+                assert (again.status_code, again.json(), again.url) == (200, answer.json(), answer.url)
+                assert [earlier.status_code for earlier in again.history] == [302]
+                assert again.request.method == "GET"
 
     kit.run(main)
 
