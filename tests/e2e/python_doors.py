@@ -244,7 +244,7 @@ def all_through(door: PythonDoor, policy: Policy, calls: Sequence[tuple[str, Opt
 
 def side_by_side(works: Sequence[Callable[[], Any]]) -> list[Any]:
     """Do these things at the same time: most of it is waiting for what is silent."""
-    with ThreadPoolExecutor(len(works)) as pool:
+    with ThreadPoolExecutor(min(len(works), 4)) as pool:
         return [future.result(120) for future in [pool.submit(work) for work in works]]
 
 

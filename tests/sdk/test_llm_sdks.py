@@ -12,12 +12,15 @@ import httpx2
 import pytest
 
 import fazt
-from fazt.errors import Code, FaztError, Reason
+from fazt.errors import CODE_OF, Code, FaztError, Reason
 from tests.sdk.llm import TOKENS, Service
 from tests.sdk.llm_kits import KEY, LLM_KITS, LlmKit, without_waits
 from tests.sdk.serving import HOST, LOOPBACK, OTHER, Authority, Calls, Served, served
 
 HELLO = "".join(TOKENS)
+TIMEOUTS = {one for one in Reason if CODE_OF[one] is Code.NET_TIMEOUT and one is not Reason.ABORTED} | {
+    Reason.POOL_WAIT
+}
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +322,45 @@ def test_a_rate_that_is_used_up_says_when_to_ask_again_and_is_not_retried_before
 
     kit.run(main)
     assert calls.reasons == ["", "host_rate"]
+
+
+def test_what_fazt_refuses_ends_at_once_and_what_the_network_does_is_the_sdks(
+    kit: LlmKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every reason there is: who else adds one has to say here whether an SDK may ask again."""
+    from fazt.engine import AsyncEngine, Engine
+
+    refused = {Code.NET_BLOCKED, Code.NET_AUTH, Code.NET_SIZE, Code.NET_BUDGET, Code.NET_RATE}
+    reasons, tried = list(Reason), [0]
+
+    def fail(self: Any, call: Any, *, profile: Any) -> Any:
+        tried[0] += 1
+        raise FaztError(reasons[len(found)], "as asked")
+
+    async def afail(self: Any, call: Any, *, profile: Any) -> Any:
+        fail(self, call, profile=profile)
+
+    monkeypatch.setattr(Engine, "call", fail)
+    monkeypatch.setattr(AsyncEngine, "call", afail)
+    found: dict[Reason, tuple[int, str]] = {}
+
+    async def main() -> None:
+        async with kit.sdk_over("http://x.test", policy=fazt.Policy()) as asker:
+            for reason in reasons:
+                tried[0] = 0
+                with pytest.raises(kit.error) as caught:
+                    await asker.ask()
+                error = caught.value
+                found[reason] = (tried[0], "refusal" if isinstance(error, FaztError) else type(error).__name__)
+
+    kit.run(main)
+    expected = {
+        one: (1, "refusal")
+        if CODE_OF[one] in refused or one in (Reason.BAD_OPTION, Reason.NOT_CACHED)
+        else (3, "APITimeoutError" if one in TIMEOUTS else "APIConnectionError")
+        for one in Reason
+    }
+    assert found == expected
 
 
 def test_a_redirect_that_the_policy_refuses_is_not_retried(

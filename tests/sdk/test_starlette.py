@@ -128,8 +128,9 @@ def test_a_client_of_the_application_under_test_is_refused_by_name() -> None:
     """A transport of one's own would go around the policy; the message says what to do in tests."""
     import httpx2
 
+    around: Any = {"transport": httpx2.ASGITransport(app=Starlette())}
     with pytest.raises(fazt.ConfigError, match="in tests name loopback"):
-        fazt.Client(policy=fazt.Policy(), transport=httpx2.ASGITransport(app=Starlette()))
+        fazt.Client(policy=fazt.Policy(), **around)
 
 
 @pytest.fixture(autouse=True)
