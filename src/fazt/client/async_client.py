@@ -119,13 +119,17 @@ class AsyncDoor(Door[Q, R]):
         if self._hooks is None:
             return await self._call(request, follow=follow, history=history, stream=stream)
         run = self._hooks.begin()
-        await run.arequest(request)
         try:
+            await run.arequest(request)
             response = await self._call(request, follow=follow, history=history, stream=stream)
         except BaseException as error:
             await run.aerror(error)
             raise
-        await run.aresponse(response)
+        try:
+            await run.aresponse(response)
+        except BaseException:  # cancelled in a hook: nobody gets the answer, so nobody would close it
+            await response.aclose()
+            raise
         return response
 
     async def _call(self, request: Any, *, follow: bool, history: list[Any], stream: bool) -> Any:
