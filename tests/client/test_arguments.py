@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from pathlib import Path
 from typing import Any
@@ -295,3 +296,27 @@ def test_hooks_of_the_client_see_each_call_once(kit: Kit) -> None:
         assert seen == ["request /a", "response 200", "request /b", "error host_not_granted"]
 
     kit.run(main)
+
+
+@pytest.mark.parametrize("name", ["on_request", "on_response"])
+def test_a_call_that_is_cancelled_in_a_hook_leaves_nothing_open(name: str) -> None:
+    async def main() -> None:
+        errors: list[BaseException] = []
+        begun = asyncio.Event()
+
+        async def stay(_subject: object) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        with site() as where:
+            async with fazt.AsyncClient(policy=policy(where), on_error=errors.append, **{name: stay}) as client:
+                task = asyncio.ensure_future(client.send(client.build_request("GET", where.url()), stream=True))
+                await begun.wait()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert [type(error) for error in errors] == [asyncio.CancelledError] * (name == "on_request")
+                pool = client.introspect()["pool"]
+                assert pool["open"] == pool["idle"]
+
+    asyncio.run(main())
