@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from fazt.client.arguments import BYPASSES, refuse_bypasses, refuse_environment, tls_config
 from fazt.client.httpx2 import Client
+from fazt.client.keywords import OneCall, accepts
 from fazt.client.registry import backend_for
 from fazt.errors import ConfigError
 
@@ -24,7 +25,9 @@ _OF_CONNECTIONS = frozenset({"cert", "http1", "http2", "limits", "trust_env", "v
 """What httpx's functions take for the connections of one call; here these are shared by the calls of a policy."""
 
 
-def _client(policy: Policy | None, app: str | None, options: dict[str, Any]) -> Client:
+def _client(options: dict[str, Any]) -> Client:
+    policy: Policy | None = options.pop("policy", None)
+    app: str | None = options.pop("app", None)
     refuse_bypasses({name: options.pop(name) for name in BYPASSES & options.keys()})
     refuse_environment(options.pop("trust_env", False))
     if options.get("verify") is False:
@@ -32,12 +35,12 @@ def _client(policy: Policy | None, app: str | None, options: dict[str, Any]) -> 
     for name in _OF_CONNECTIONS & options.keys():
         raise ConfigError(f"{name}= belongs to connections, which calls share here: fazt.Client({name}=…).get(…)")
     own = {name: options.pop(name) for name in _OF_CLIENT if name in options}
-    return Client(_backend=backend_for(policy, app), **own)
+    own["_backend"] = backend_for(policy, app)
+    return Client(**own)
 
 
-def request(
-    method: str, url: str | httpx2.URL, *, policy: Policy | None = None, app: str | None = None, **options: Any
-) -> httpx2.Response:
+@accepts(OneCall, "method", "url")
+def request(method: str, url: str | httpx2.URL, **options: Unpack[OneCall]) -> httpx2.Response:
     """Send a request and read its answer.
 
     Args:
@@ -53,49 +56,57 @@ def request(
         FaztError: refused or failed; it is httpx2's matching exception too.
         ConfigError: the policy cannot be used; an argument that would go around it.
     """
-    response: httpx2.Response = _client(policy, app, options).request(method, url, **options)
+    given: Any = options
+    response: httpx2.Response = _client(given).request(method, url, **given)
     return response
 
 
+@accepts(OneCall, "method", "url")
 @contextlib.contextmanager
-def stream(
-    method: str, url: str | httpx2.URL, *, policy: Policy | None = None, app: str | None = None, **options: Any
-) -> Iterator[httpx2.Response]:
+def stream(method: str, url: str | httpx2.URL, **options: Unpack[OneCall]) -> Iterator[httpx2.Response]:
     """Send a request and give its answer when the head has come; arguments and errors as `request`."""
-    with _client(policy, app, options).stream(method, url, **options) as response:
+    given: Any = options
+    with _client(given).stream(method, url, **given) as response:
         yield response
 
 
-def get(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+@accepts(OneCall, "url")
+def get(url: str | httpx2.URL, **options: Unpack[OneCall]) -> httpx2.Response:
     """Send a GET request; options as `request`."""
     return request("GET", url, **options)
 
 
-def options(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+@accepts(OneCall, "url")
+def options(url: str | httpx2.URL, **options: Unpack[OneCall]) -> httpx2.Response:
     """Send an OPTIONS request; options as `request`."""
     return request("OPTIONS", url, **options)
 
 
-def head(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+@accepts(OneCall, "url")
+def head(url: str | httpx2.URL, **options: Unpack[OneCall]) -> httpx2.Response:
     """Send a HEAD request; options as `request`."""
     return request("HEAD", url, **options)
 
 
-def post(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+@accepts(OneCall, "url")
+def post(url: str | httpx2.URL, **options: Unpack[OneCall]) -> httpx2.Response:
     """Send a POST request; options as `request`."""
     return request("POST", url, **options)
 
 
-def put(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+@accepts(OneCall, "url")
+def put(url: str | httpx2.URL, **options: Unpack[OneCall]) -> httpx2.Response:
     """Send a PUT request; options as `request`."""
     return request("PUT", url, **options)
 
 
-def patch(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+@accepts(OneCall, "url")
+def patch(url: str | httpx2.URL, **options: Unpack[OneCall]) -> httpx2.Response:
     """Send a PATCH request; options as `request`."""
     return request("PATCH", url, **options)
 
 
-def delete(url: str | httpx2.URL, **options: Any) -> httpx2.Response:
+@accepts(OneCall, "url")
+def delete(url: str | httpx2.URL, **options: Unpack[OneCall]) -> httpx2.Response:
     """Send a DELETE request; options as `request`."""
     return request("DELETE", url, **options)

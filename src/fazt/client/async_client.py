@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from fazt.client.backend import AsyncBackend
 from fazt.client.door import UNSET, Door, Q, R, refuse_body, setup_of
 from fazt.client.failures import translate
 from fazt.client.incoming import streaming, whole
 from fazt.client.intake import Intake
+from fazt.client.keywords import BodyOptions, CallOptions, ClientArguments, Signature
 from fazt.client.trips import Trip
 from fazt.errors import FaztError, Reason
 
@@ -21,15 +22,18 @@ _clock = time.perf_counter
 class AsyncDoor(Door[Q, R]):
     """Everything of `fazt.AsyncClient` that is not httpx's own."""
 
-    def __init__(self, **arguments: Any) -> None:
+    __signature__ = Signature(ClientArguments)
+
+    def __init__(self, **arguments: Unpack[ClientArguments]) -> None:
         """Make a client; arguments and errors as `fazt.Client`."""
         known = self._family_of()
-        own = self._httpx_arguments(arguments)
-        defaults, hooks = self._fazt_arguments(arguments)
-        backend = arguments.pop("_backend", None)
+        given: Any = arguments
+        own = self._httpx_arguments(given)
+        defaults, hooks = self._fazt_arguments(given)
+        backend = given.pop("_backend", None)
         shared = backend is not None
         if not shared:
-            backend = AsyncBackend(setup_of(**arguments))
+            backend = AsyncBackend(setup_of(**given))
         try:
             intake = Intake(known, backend, defaults, asynchronous=True)
             super().__init__(transport=self._carrier(intake), trust_env=False, **own)  # type: ignore[call-arg]
@@ -43,25 +47,27 @@ class AsyncDoor(Door[Q, R]):
     def _carrier(self, intake: Intake) -> Any:
         raise NotImplementedError
 
-    async def request(self, method: str, url: Any, **options: Any) -> R:
+    async def request(self, method: str, url: Any, **options: Unpack[BodyOptions]) -> R:
         """Send a request and read its answer; options as `build_request`, and `auth`, `follow_redirects`.
 
         Raises:
             FaztError: refused or failed; it is httpx's matching exception too.
         """
-        auth = options.pop("auth", UNSET)
-        follow = options.pop("follow_redirects", UNSET)
-        return await self.send(self.build_request(method, url, **options), auth=auth, follow_redirects=follow)
+        given: Any = options
+        auth = given.pop("auth", UNSET)
+        follow = given.pop("follow_redirects", UNSET)
+        return await self.send(self.build_request(method, url, **given), auth=auth, follow_redirects=follow)
 
     @contextlib.asynccontextmanager
-    async def stream(self, method: str, url: Any, **options: Any) -> AsyncIterator[R]:
+    async def stream(self, method: str, url: Any, **options: Unpack[BodyOptions]) -> AsyncIterator[R]:
         """Send a request and give its answer when the head has come; the body is read from it as it comes.
 
         There is an idle limit (`timeout.read`, 60 s unless set), and no total one unless `deadline=` sets it.
         """
-        auth = options.pop("auth", UNSET)
-        follow = options.pop("follow_redirects", UNSET)
-        request = self.build_request(method, url, **options)
+        given: Any = options
+        auth = given.pop("auth", UNSET)
+        follow = given.pop("follow_redirects", UNSET)
+        request = self.build_request(method, url, **given)
         response: Any = await self.send(request, auth=auth, follow_redirects=follow, stream=True)
         try:
             yield response
@@ -185,35 +191,35 @@ class AsyncDoor(Door[Q, R]):
     async def _send_single_request(self, request: Any) -> Any:
         return await self._go(request, follow=False, history=[], stream=True)
 
-    def get(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
+    def get(self, url: Any, **options: Unpack[CallOptions]) -> Coroutine[Any, Any, R]:
         """Send a GET request; options as `request`."""
         refuse_body("get", options)
         return self.request("GET", url, **options)
 
-    def options(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
+    def options(self, url: Any, **options: Unpack[CallOptions]) -> Coroutine[Any, Any, R]:
         """Send an OPTIONS request; options as `request`."""
         refuse_body("options", options)
         return self.request("OPTIONS", url, **options)
 
-    def head(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
+    def head(self, url: Any, **options: Unpack[CallOptions]) -> Coroutine[Any, Any, R]:
         """Send a HEAD request; options as `request`."""
         refuse_body("head", options)
         return self.request("HEAD", url, **options)
 
-    def delete(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
+    def delete(self, url: Any, **options: Unpack[CallOptions]) -> Coroutine[Any, Any, R]:
         """Send a DELETE request; options as `request`."""
         refuse_body("delete", options)
         return self.request("DELETE", url, **options)
 
-    def post(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
+    def post(self, url: Any, **options: Unpack[BodyOptions]) -> Coroutine[Any, Any, R]:
         """Send a POST request; options as `request`."""
         return self.request("POST", url, **options)
 
-    def put(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
+    def put(self, url: Any, **options: Unpack[BodyOptions]) -> Coroutine[Any, Any, R]:
         """Send a PUT request; options as `request`."""
         return self.request("PUT", url, **options)
 
-    def patch(self, url: Any, **options: Any) -> Coroutine[Any, Any, R]:
+    def patch(self, url: Any, **options: Unpack[BodyOptions]) -> Coroutine[Any, Any, R]:
         """Send a PATCH request; options as `request`."""
         return self.request("PATCH", url, **options)
 

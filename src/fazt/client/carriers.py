@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 from fazt.client.asked import NAMES, NOTHING, asked
 from fazt.client.backend import AsyncBackend, SyncBackend
@@ -12,6 +12,7 @@ from fazt.client.failures import translate
 from fazt.client.families import family
 from fazt.client.incoming import streaming
 from fazt.client.intake import Intake
+from fazt.client.keywords import Connecting, Signature
 from fazt.errors import FaztError
 
 _clock = time.perf_counter
@@ -43,9 +44,12 @@ class Carrier:
 class SyncCarrier(Carrier):
     """Carries requests of a blocking client; arguments as `fazt.Client`, httpx's own client arguments aside."""
 
-    def __init__(self, **arguments: Any) -> None:
-        defaults = asked({name: arguments.pop(name) for name in NAMES & arguments.keys() if name != "cache"}, NOTHING)
-        backend = SyncBackend(setup_of(**arguments))
+    __signature__ = Signature(Connecting)
+
+    def __init__(self, **arguments: Unpack[Connecting]) -> None:
+        given: Any = arguments
+        defaults = asked({name: given.pop(name) for name in NAMES & given.keys() if name != "cache"}, NOTHING)
+        backend = SyncBackend(setup_of(**given))
         self._intake = Intake(family(self._library), backend, defaults, asynchronous=False)
 
     def handle_request(self, request: Any) -> Any:
@@ -72,9 +76,12 @@ class SyncCarrier(Carrier):
 class AsyncCarrier(Carrier):
     """Carries requests of an asynchronous client; arguments as `SyncCarrier`."""
 
-    def __init__(self, **arguments: Any) -> None:
-        defaults = asked({name: arguments.pop(name) for name in NAMES & arguments.keys() if name != "cache"}, NOTHING)
-        backend = AsyncBackend(setup_of(**arguments))
+    __signature__ = Signature(Connecting)
+
+    def __init__(self, **arguments: Unpack[Connecting]) -> None:
+        given: Any = arguments
+        defaults = asked({name: given.pop(name) for name in NAMES & given.keys() if name != "cache"}, NOTHING)
+        backend = AsyncBackend(setup_of(**given))
         self._intake = Intake(family(self._library), backend, defaults, asynchronous=True)
 
     async def handle_async_request(self, request: Any) -> Any:

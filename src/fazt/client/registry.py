@@ -12,9 +12,10 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from fazt.client.backend import AsyncBackend, Backend, Setup, SyncBackend
+from fazt.client.keywords import ClientArguments, accepts
 from fazt.net.forked import abandon
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def _forget_closed(process: _Process) -> None:
         process.async_clients.pop(loop)._intake.backend.abandon()
 
 
-def get_client(**arguments: Any) -> Client:
+@accepts(ClientArguments)
+def get_client(**arguments: Unpack[ClientArguments]) -> Client:
     """Return the client that this process shares, made at the first call; from any thread.
 
     Arguments are those of `fazt.Client` and count in the call that makes it. A later call that asks for something else
@@ -125,7 +127,8 @@ def get_client(**arguments: Any) -> Client:
     client = _process.client
     if client is not None and not arguments and not client.is_closed:
         return client
-    return _bound_client(arguments)
+    given: Any = arguments
+    return _bound_client(given)
 
 
 def _bound_client(arguments: dict[str, Any]) -> Client:
@@ -142,7 +145,8 @@ def _bound_client(arguments: dict[str, Any]) -> Client:
         return client
 
 
-def get_async_client(**arguments: Any) -> AsyncClient:
+@accepts(ClientArguments)
+def get_async_client(**arguments: Unpack[ClientArguments]) -> AsyncClient:
     """Return the client that the code on the running event loop shares, made at the first call.
 
     Arguments as `get_client`, with which it shares them: what the first of both says holds for the process.
@@ -154,6 +158,7 @@ def get_async_client(**arguments: Any) -> AsyncClient:
     process = _process
     loop = asyncio.get_running_loop()
     client = process.async_clients.get(loop)
+    given: Any = arguments
     if client is not None and not arguments and not client.is_closed:
         return client
     from fazt.client.httpx2 import AsyncClient
@@ -161,10 +166,10 @@ def get_async_client(**arguments: Any) -> AsyncClient:
     with process.lock:
         if client is None or client.is_closed:
             _forget_closed(process)
-            client = AsyncClient(**_with_backend(process, arguments, async_backend_for))
+            client = AsyncClient(**_with_backend(process, given, async_backend_for))
             process.async_clients[loop] = client
             return client
-        _check(process, arguments)
+        _check(process, given)
         return client
 
 
