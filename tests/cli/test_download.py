@@ -190,6 +190,7 @@ def test_names_of_a_manifest_stay_below_the_directory(fazt: Fazt, site: Site) ->
         ('{"url": 1}', "no text"),
         ("{}", "no url"),
         ("{", "no JSON"),
+        ('{"url": ' + "[" * 100_000, "no JSON"),
         ('{"url": "https://h/x", "name": ""}', "empty"),
     ],
 )

@@ -311,6 +311,8 @@ SPOIL: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "no JSON": lambda path: path.write_bytes(b"\xff{}"),
     "a list": lambda path: path.write_text("[]"),
+    "too deep": lambda path: path.write_text("[" * 16_000),
+    "two lines": lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "etag": '"a"\r\nX: y'})),
     "another version": lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99})),
     "more fields": lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "more": 1})),
     "wrong types": lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "total": "9"})),

@@ -62,7 +62,7 @@ def _of_words(words: list[str]) -> Entry:
 def _of_json(text: str) -> Entry:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("this is no JSON") from None
     unknown = sorted(set(found) - _KEYS)
     if unknown:

@@ -48,10 +48,10 @@ def read_origin(data: bytes) -> Origin | None:
         if not isinstance(found, dict) or found.pop("version", None) != VERSION:
             return None
         made = Origin(**found)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     texts = (made.url, made.key, made.place, made.etag, made.modified)
-    if not all(isinstance(text, str) for text in texts) or not made.validator.text:
+    if not all(isinstance(text, str) and text.isprintable() for text in texts) or not made.validator.text:
         return None
     if made.total is not None and (type(made.total) is not int or made.total < 0):
         return None

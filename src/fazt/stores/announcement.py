@@ -96,5 +96,5 @@ def running(data_dir: Path) -> RunningServer | None:
             said = json.loads(file.read(65_536))
             pairs = tuple((str(host), int(port)) for host, port in said["listeners"])
             return RunningServer(int(said["pid"]), str(said["url"]), pairs)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None  # it is just starting

@@ -87,7 +87,7 @@ def _read_head(text: str) -> tuple[tuple[Any, ...], tuple[Any, ...], Any, int] |
             None if lifetime is None else float(lifetime),
         )
         return values, moments, response_control([control]), int(size)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 
