@@ -205,7 +205,7 @@ def test_closing_the_wire_ends_what_another_thread_waits_for() -> None:
         net.close()
         thread.join(10)
         assert not thread.is_alive()
-    assert [error.reason for error in failures] == [Reason.PROTOCOL]
+    assert [error.reason for error in failures] == [Reason.ABORTED]
     assert not net.live
     assert sockets() == before
 

@@ -10,7 +10,7 @@ from fazt.core.injection import Scrubber
 from fazt.core.record import Attempt, CallRecord
 from fazt.core.retry import retry_after_of
 from fazt.core.url import Url
-from fazt.errors import CallerError, FaztError, OperatorError, Reason, StaleConnectionError
+from fazt.errors import CallerError, ConfigError, FaztError, OperatorError, Reason, StaleConnectionError
 from fazt.net.forked import abandon
 
 if TYPE_CHECKING:
@@ -334,6 +334,8 @@ def note_error(record: CallRecord, error: BaseException) -> None:
 
 def coded(fault: Exception) -> FaztError:
     """Turn a fault into a coded error; only its type and place are kept, its text may hold anything."""
+    if isinstance(fault, ConfigError):  # a setting that was good when it was read: its text is the operator's
+        return FaztError(Reason.BAD_OPTION, "fazt's own settings cannot be used", detail=fault.message)
     reason = Reason.STORE if isinstance(fault, OperatorError) else Reason.INTERNAL
     message = "fazt's own store could not be read" if reason is Reason.STORE else "an internal error"
     place = ""

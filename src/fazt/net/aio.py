@@ -21,7 +21,7 @@ from fazt.net.forked import forks
 from fazt.net.http2_sharing import Sharing, available
 from fazt.net.pool import FUNCTIONS, Pool, PoolLimits, Turn, Turns
 from fazt.net.resolve import Resolver
-from fazt.net.timeouts import late
+from fazt.net.timeouts import given_up, late
 from fazt.net.tls import TlsConfig, TlsSession
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class Wire:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forks = forks()
         self._sweep: asyncio.TimerHandle | None = None
+        self._over = False
+        """Whether all was closed: nothing is opened or kept any more on this loop."""
         self.deadlines: Deadlines
         self._sharing = Sharing(self) if http2 and available() else None
         """The connections of HTTP/2 that are in use; None: HTTP/1.1 alone."""
@@ -102,11 +104,12 @@ class Wire:
 
         Raises:
             FaztError: `private_address` or `own_listener`; `pool_wait`, `dns`, `connect` or `tls_handshake` at the
-                deadline; `dns_failed`, `connect_failed` or `tls_failed`.
+                deadline; `dns_failed`, `connect_failed` or `tls_failed`; `aborted` once this was closed.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop or self._forks != forks():
             self._start_anew(loop)
+        self._check_open()
         if self._sharing is not None and target.scheme == "https" and not own:
             return await self._sharing.acquire(
                 target, deadline=deadline, on_attempt=on_attempt, fresh=fresh, phases=phases
@@ -124,6 +127,7 @@ class Wire:
         if phases is not None and phases.connect is not None:
             deadline = min(deadline, loop.time() + phases.connect)
         try:
+            self._check_open()  # it may have been closed while this call waited for its turn
             session, sock, address = await self._reach(target, deadline=deadline, on_attempt=on_attempt)
         except BaseException:
             self.turns.over()
@@ -137,7 +141,14 @@ class Wire:
         except BaseException:
             connection.shut()
             raise
+        if self._over:  # it was not there yet when all were closed
+            connection.shut()
+            raise given_up()
         return connection.lease()
+
+    def _check_open(self) -> None:
+        if self._over:
+            raise given_up()
 
     async def _reach(
         self, target: Target, *, deadline: float, on_attempt: Callable[[], None]
@@ -220,6 +231,9 @@ class Wire:
         """Keep a connection that can be used again (called by the connection)."""
         loop = self._loop
         assert loop is not None
+        if self._over:
+            connection.close()
+            return
         if connection.era != self._era:
             connection.era = self._era
             if self._keep is not None and not self._keep(connection.target):
@@ -276,11 +290,15 @@ class Wire:
             self._sweep = None
         if self._loop is not asyncio.get_running_loop() or self._forks != forks():
             return
-        self.deadlines.close()
+        self._over = True
         for connection in self.pool.clear():
             connection.close()
         for connection in list(self.live):
-            connection.shut()
+            if isinstance(connection, Connection):
+                connection.interrupt()
+            else:
+                connection.shut()
+        self.deadlines.close()
         await asyncio.sleep(0)  # transports close their sockets in the loop's next turn
         await asyncio.sleep(0)
 
@@ -303,6 +321,7 @@ class Wire:
         if self._loop is not None and self._loop.is_running() and self._forks == forks():
             raise RuntimeError("a Wire serves one event loop at a time")
         inherited, self.live = self.live, set()
+        self._over = False
         self.pool.clear()
         self.turns = Turns(self.turns.limit)
         if self._sharing is not None:

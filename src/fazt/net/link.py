@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from fazt.core.call import Target
 from fazt.errors import FaztError, Reason
 from fazt.net.forked import abandon, forks
-from fazt.net.timeouts import late
+from fazt.net.timeouts import given_up, late
 from fazt.net.tls import TlsSession
 
 if TYPE_CHECKING:
@@ -183,6 +183,10 @@ class Link(asyncio.Protocol):
             if self._tls is not None:
                 self._send_raw(self._tls.close())
             self._transport.close()
+
+    def interrupt(self) -> None:
+        """Close at once, under the call that uses it."""
+        self._fail(given_up())
 
     def abandon(self) -> None:
         """Drop a link whose event loop is over, or which a fork has inherited: neither is spoken to again."""

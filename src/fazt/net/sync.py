@@ -24,7 +24,7 @@ from fazt.net.pool import FUNCTIONS, Pool, PoolLimits, Turn, Turns
 from fazt.net.sync_connect import connect
 from fazt.net.sync_connection import SyncConnection
 from fazt.net.sync_resolve import SyncResolver
-from fazt.net.timeouts import late
+from fazt.net.timeouts import given_up, late
 from fazt.net.tls import TlsConfig, TlsSession
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class SyncWire:
         self._news: deque[SyncConnection | None] = deque()
         """Connections that were closed (None: never made), or have become idle, and are not in the books yet."""
         self._next_expiry = inf
+        self._over = False
+        """Whether all was closed: nothing is opened or kept any more."""
 
     def start_anew(self) -> None:
         """Begin in a forked child: what was made before belongs to the parent and is left alone, open and unsaid."""
@@ -121,10 +123,11 @@ class SyncWire:
 
         Raises:
             FaztError: `private_address` or `own_listener`; `pool_wait`, `dns`, `connect` or `tls_handshake` at the
-                deadline; `dns_failed`, `connect_failed` or `tls_failed`.
+                deadline; `dns_failed`, `connect_failed` or `tls_failed`; `aborted` once this was closed.
         """
         if self.pid != os.getpid():  # forked by something that does not tell Python
             self.start_anew()
+        self._check_open()
         if self._http2 is not None and target.scheme == "https":
             shared = self._http2.acquire(target, deadline=deadline, on_attempt=on_attempt, fresh=fresh, phases=phases)
             if shared is not None:
@@ -150,6 +153,7 @@ class SyncWire:
 
     def _open(self, target: Target, *, deadline: float, on_attempt: Callable[[], None]) -> SyncConnection:
         try:
+            self._check_open()  # it may have been closed while this call waited for its turn
             session, sock, address = self._reach(target, deadline=deadline, on_attempt=on_attempt)
         except BaseException:
             self._news.append(None)
@@ -164,7 +168,14 @@ class SyncWire:
             except BaseException:
                 connection.abort()
                 raise
+        if self._over:  # it was not there yet when all were closed
+            connection.abort()
+            raise given_up()
         return connection
+
+    def _check_open(self) -> None:
+        if self._over:
+            raise given_up()
 
     def _reach(
         self, target: Target, *, deadline: float, on_attempt: Callable[[], None]
@@ -283,6 +294,9 @@ class SyncWire:
                 self.pool.remove(connection)
             self.turns.over()
             return
+        if self._over:
+            surplus.append(connection)
+            return
         if connection.era != self._era:
             connection.era = self._era
             if self._keep is not None and not self._keep(connection.target):
@@ -330,6 +344,7 @@ class SyncWire:
         if self.pid != os.getpid():
             self.start_anew()
         with self._lock:
+            self._over = True
             idle = self.pool.clear()
         for connection in idle:
             connection.close()

@@ -10,7 +10,7 @@ from fazt.core.call import Target
 from fazt.errors import FaztError, Reason
 from fazt.net.http1 import ResponseReader
 from fazt.net.sync_link import PIECE, Owner, SyncLink
-from fazt.net.timeouts import late
+from fazt.net.timeouts import given_up, late
 from fazt.net.tls import TlsSession
 
 LARGE = 256 * 1024
@@ -152,7 +152,13 @@ class SyncIntake(SyncLink):
                 self._pump()
 
     def _end(self, *, clean: bool, cause: str | None = None) -> None:
-        """Note that the peer sends no more."""
+        """Note that the peer sends no more.
+
+        Raises:
+            FaztError: that it does so too early; `aborted` when it is not the peer that has ended.
+        """
+        if self._interrupted:
+            raise given_up()
         self._ended = True
         try:
             self._reader.eof(clean=clean)

@@ -12,6 +12,11 @@ _WORDS = {
 }
 
 
+def given_up() -> FaztError:
+    """Return the error of a call whose client was closed under it."""
+    return FaztError(Reason.ABORTED, "The client was closed before the call had ended.")
+
+
 def late(reason: Reason) -> FaztError:
     """Say what did not happen in time."""
     return FaztError(reason, _WORDS.get(reason, "The server did not answer in time."))
