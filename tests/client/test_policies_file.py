@@ -62,10 +62,10 @@ kind = "header"
 key = "X-Key"
 
 [traffic]
-anything = 1
+wait = 1
 
-[telemetry.sinks]
-any = "thing"
+[telemetry.console]
+attempts = true
 """
 VALUE = "t0ken-0123456789"
 
@@ -138,7 +138,7 @@ def test_everything_a_file_may_say(home: Path) -> None:
     assert policy.vault.value("", "GITHUB") == VALUE
     assert policy.vault.value("", "a.b") == "file-value-0123456789"
     assert policy.current.secret("", "a.b", "x.com", "https").key == "X-Key"
-    assert (policy.traffic, policy.telemetry) == ({"anything": 1}, {"sinks": {"any": "thing"}})
+    assert (policy.traffic, policy.telemetry) == ({"wait": 1}, {"console": {"attempts": True}})
     assert VALUE not in repr(policy) + repr(policy.vault) + repr(policy.current)
 
 
@@ -206,11 +206,18 @@ def test_every_argument_of_a_rule_has_a_key(tmp_path: Path) -> None:
         ('[public]\nrate = "x"', ", line 1", "[public]: rate", ""),
         ('[public]\naddresses = ["10.0.0.0/8"]', ", line 2", "unknown key 'addresses'", ""),
         ("[resolve]\nx = 3", ", line 1", "needs addresses", ""),
-        ('[resolve]\n"x.com" = ["y"]', "", "is not an IP address", ""),
+        ('[resolve]\n"x.com" = ["y"]', "", "is not an IP address", '"api.example.com" = ["192.0.2.1"]'),
         ("resolve = 3", ", line 1", "resolve is no table", "[resolve]"),
         ("ca_file = 3", ", line 1", "ca_file is the path", ""),
         ('ca_file = "nope.pem"', ", line 1", "does not exist", "PEM"),
         ("traffic = 3", ", line 1", "traffic is no table", "[traffic]"),
+        ('[traffic]\nrate = "10"', ", line 2", "traffic.rate: '10' is no rate", "10/second"),
+        ("[traffic]\nwait = 1\n[traffic.retry]\nattempt = 3", ", line 4", "'traffic.retry.attempt'", "attempts"),
+        ('[traffic.hosts."x.com"]\nrte = "1/second"', ", line 2", "'traffic.hosts.x.com.rte'", "rate?"),
+        ("[services.x]\nretry = true", ", line 1", "unknown key 'services'", "[traffic.services]"),
+        ('[telemetry.jsnl]\npath = "x"', ", line 1", "no sink 'jsnl'", "jsonl"),
+        ("[telemetry]\n[telemetry.jsonl]\nmax_bytes = 1", ", line 2", "telemetry.jsonl: path is missing", ""),
+        ('allow = ["x.com:80"]', ", line 1", "which scheme port 80", ""),
         ("[secrets]\nK = 'v'", ", line 2", "secrets.K is no table", "value_env"),
         ('[secrets.K]\nvalue = "v4lu3-in-file"\n', ", line 2", "holds no secret's value", "value_env"),
         ('[secrets.K]\ndomains = ["x.com"]\n', ", line 1", "either value_env or value_file", "value_env"),

@@ -22,7 +22,7 @@
     value_env = "GITHUB_TOKEN"                 # or value_file = "github.token"
     domains = ["api.github.com"]
 
-`[traffic]` and `[telemetry]` are handed on to those who know them.
+`[traffic]` and `[telemetry]` are handed on, once those who know them have found nothing wrong.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +44,11 @@ _TOP: Final = ("name", "ca_file", "allow", "deny", "public", "resolve", "secrets
 _RULE: Final = tuple(item.name for item in fields(Rule))
 _PUBLIC: Final = ("ports", "https_only", "methods", "rate", "burst", "max_bytes", "timeout", "cache_ttl")
 _SECRET: Final = ("value_env", "value_file", "domains", "kind", "key", "any_domain")
+_ELSEWHERE: Final = {
+    **dict.fromkeys(("services", "hosts", "roles", "retry", "breaker", "aimd", "concurrency", "wait"), "traffic"),
+    **dict.fromkeys(("jsonl", "csv", "sqlite", "otlp", "prometheus"), "telemetry"),
+}
+"""Keys of tables that are easily written at the top."""
 _MAX_SECRET_FILE = 64 * 1024
 _HEADER = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?")
 # How a program writes what the file writes otherwise.
@@ -52,6 +57,7 @@ _SPELLINGS = (
     (re.compile(r'fazt\.Rule\("([^"]*)"\)'), r'target = "\1"'),
     (re.compile(r'secrets=\{"(\w+)": fazt\.Secret\(…, domains=(\[[^\]]*\])\)\}'), r"[secrets.\1] with domains = \2"),
     (re.compile(r"hand them over in secrets="), "name them in [secrets.NAME]"),
+    (re.compile(r"entries look like .*"), 'write "api.example.com" = ["192.0.2.1"]'),
     (re.compile(r'resolve=\{"NAME": \["ADDRESS"\]\}'), '[resolve] "NAME" = ["ADDRESS"]'),
     (re.compile(r"\b(\w+)=True\b"), r"\1 = true"),
     (re.compile(r"\b(\w+)=(?=[\[\"0-9N])"), r"\1 = "),
@@ -119,7 +125,22 @@ class _Reader:
             in_table = "resolve" if refused.message.startswith("resolve") else ""
             key = next((key for key in ("name", "ca_file") if key.split("_")[0] in refused.message.lower()), None)
             raise self._refused(refused, in_table, key=None if in_table else key) from None
-        return Described(arguments, self._table("traffic"), self._table("telemetry"))
+        return Described(
+            arguments, self._checked("traffic", traffic_fault), self._checked("telemetry", telemetry_fault)
+        )
+
+    def _checked(self, name: str, fault: Callable[[Mapping[str, Any]], ConfigError | None]) -> Mapping[str, Any]:
+        """Return a table that others read, if they can use it."""
+        table = self._table(name)
+        refused = fault(table) if table else None
+        if refused is None:
+            return table
+        named = re.search(rf"\b{name}(?:\.[\w.-]*\w)?", refused.message)
+        words = (named[0] if named else name).split(".")
+        places = ((".".join(words[:cut]), (words[cut:] or (None,))[0]) for cut in range(len(words), 0, -1))
+        lines = (_line_of(self._text, header, 1, key) for header, key in places)
+        line = next(filter(None, lines), 0)
+        raise in_file(refused, f"{self._path}, line {line}: " if line else f"{self._path}: ") from None
 
     def _ca_files(self) -> list[Path]:
         given = self._values.get("ca_file", [])
@@ -204,6 +225,8 @@ class _Reader:
             if key not in keys:
                 near = difflib.get_close_matches(key, keys, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(keys)}"
+                if not header and key in _ELSEWHERE:
+                    hint = f"it belongs into [{_ELSEWHERE[key]}]: [{_ELSEWHERE[key]}.{key}] if it is a table"
                 raise self._refused(ConfigError(f"unknown key {key!r}", hint=hint), header, number, key=key)
 
     def _beside(self, name: str) -> Path:
@@ -213,10 +236,32 @@ class _Reader:
     def _refused(
         self, refused: ConfigError, header: str = "", number: int = 1, *, key: str | None = None
     ) -> ConfigError:
-        line = _line_of(self._text, header, number, key)
+        line = _line_of(self._text, header, number, key) or _line_of(self._text, "", 1, header)
         place = f"{self._path}, line {line}" if line else str(self._path)
         table = header and (f"[[{header}]] number {number}: " if header in ("allow", "deny") else f"[{header}]: ")
         return in_file(refused, f"{place}: {table}")
+
+
+def traffic_fault(table: Mapping[str, Any]) -> ConfigError | None:
+    """Return what is wrong with a `[traffic]` table."""
+    from fazt.core.traffic_config import TrafficConfig
+
+    try:
+        TrafficConfig.of(table, "traffic")
+    except ConfigError as refused:
+        return refused
+    return None
+
+
+def telemetry_fault(table: Mapping[str, Any]) -> ConfigError | None:
+    """Return what is wrong with a `[telemetry]` table, as far as that shows before a sink is opened."""
+    from fazt.telemetry.config import check_table
+
+    try:
+        check_table(table)
+    except ConfigError as refused:
+        return refused
+    return None
 
 
 def in_file(refused: ConfigError, place: str) -> ConfigError:
@@ -237,6 +282,8 @@ def _line_of(text: str, header: str, number: int, key: str | None) -> int:
         found = _HEADER.fullmatch(line)
         if found is not None:
             name = re.sub(r"[\"']|\s", "", found[1])
+            if not header and name.split(".")[0] == key:
+                return at
             seen += name == header
             inside = bool(header) and name == header and seen == number
             start = at if inside else start

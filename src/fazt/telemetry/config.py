@@ -81,9 +81,7 @@ def fanout_from_config(
     Raises:
         ConfigError: an unknown kind or key, a missing one, a wrong type, or a value that the sink refuses.
     """
-    capacity = table.get("capacity", 10_000)
-    if type(capacity) is not int or not 1 <= capacity <= 10_000_000:
-        raise ConfigError("telemetry: capacity must be a number of records, 1 to 10000000")
+    capacity = _capacity(table)
     described = {kind: value for kind, value in table.items() if kind != "capacity"}
     if not described:
         return None
@@ -104,16 +102,7 @@ def sinks_from_config(table: Mapping[str, Any], *, directory: Path, sqlite: Sqli
 
     Args, errors: as `fanout_from_config`, without `capacity`.
     """
-    wanted: list[tuple[str, Mapping[str, Any]]] = []
-    for kind, value in table.items():
-        if kind not in KEYS:
-            raise ConfigError(f"telemetry: there is no sink {kind!r}", hint=f"sinks: {', '.join(KEYS)}")
-        entries = value if isinstance(value, list) else [value]
-        for entry in entries:
-            if not isinstance(entry, Mapping):
-                raise ConfigError(f"telemetry.{kind} must be a table", hint=f"[telemetry.{kind}]")
-            _check(kind, entry)
-            wanted.append((kind, entry))
+    wanted = _described(table)
     sinks: list[Sink] = []
     try:
         for kind, entry in wanted:
@@ -125,6 +114,38 @@ def sinks_from_config(table: Mapping[str, Any], *, directory: Path, sqlite: Sqli
             sink.close()
         raise
     return sinks
+
+
+def check_table(table: Mapping[str, Any]) -> None:
+    """Refuse a `[telemetry]` table that can be seen to be wrong without opening what it names.
+
+    Raises:
+        ConfigError: an unknown kind or key, a missing one, a wrong type.
+    """
+    _capacity(table)
+    _described({kind: value for kind, value in table.items() if kind != "capacity"})
+
+
+def _capacity(table: Mapping[str, Any]) -> int:
+    capacity = table.get("capacity", 10_000)
+    if type(capacity) is not int or not 1 <= capacity <= 10_000_000:
+        raise ConfigError("telemetry: capacity must be a number of records, 1 to 10000000")
+    return capacity
+
+
+def _described(table: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return every sink that a table names with its settings, checked."""
+    wanted: list[tuple[str, Mapping[str, Any]]] = []
+    for kind, value in table.items():
+        if kind not in KEYS:
+            raise ConfigError(f"telemetry.{kind}: there is no sink {kind!r}", hint=f"sinks: {', '.join(KEYS)}")
+        entries = value if isinstance(value, list) else [value]
+        for entry in entries:
+            if not isinstance(entry, Mapping):
+                raise ConfigError(f"telemetry.{kind} must be a table", hint=f"[telemetry.{kind}]")
+            _check(kind, entry)
+            wanted.append((kind, entry))
+    return wanted
 
 
 def _check(kind: str, entry: Mapping[str, Any]) -> None:
