@@ -560,6 +560,42 @@ def test_what_may_not_be_shared_goes_on_alone_and_all_at_once(crowd: Callable[..
     assert {use for use, _ in found} == {"miss"}
 
 
+def test_a_stream_that_is_given_up_leaves_the_way_to_one_and_not_to_all(crowd: Callable[..., Crowd]) -> None:
+    many = crowd(FRESH, callers=5)
+    player, flights = many.player, many.flights
+    player.origin.gate = threading.Event()
+    player.origin.gate.set()
+    engine, request = player.engine, player.request("t", number=1)
+    streamed = player.request("t", number=1, stream=True)
+    found: list[tuple[str, str]] = []
+
+    def call() -> None:
+        found.append(Crowd._told(engine.call(request, profile=many.profile)))
+
+    async def main() -> None:
+        stream = await engine.open(streamed, profile=many.profile)
+        tasks = [asyncio.create_task(engine.call(request, profile=many.profile)) for _ in range(4)]
+        while not flights.full.is_set():
+            await asyncio.sleep(0)
+        await stream.aclose()
+        found.extend(Crowd._told(answer) for answer in await asyncio.gather(*tasks))
+
+    if player.loop is not None:
+        player.loop.run_until_complete(main())
+    else:
+        stream = engine.open(streamed, profile=many.profile)
+        followers = [threading.Thread(target=call) for _ in range(4)]
+        for thread in followers:
+            thread.start()
+        flights.full.wait(60)
+        stream.close()
+        for thread in followers:
+            thread.join(60)
+    assert sorted(found) == [("hit", "the body of this case")] * 3 + [("miss", "the body of this case")]
+    assert many.trips == 2
+    assert len(flights) == 0
+
+
 def test_those_who_wait_go_on_when_the_first_one_fails(make: Make) -> None:
     flights = Flights(threading.Lock())
     driver = make(Answer(headers=(FRESH,)), step=fails(Reason.CONNECT_FAILED, after=0), flights=flights)
@@ -618,6 +654,7 @@ def test_a_first_caller_that_is_cancelled_leaves_the_way_to_the_next() -> None:
         assert player.loop is not None
         assert player.loop.run_until_complete(main()) == ["CancelledError", *["the body of this case"] * 2]
         assert len(many.flights) == 0
+        assert len(player.origin.seen["t"]) == 2  # the second caller's answer is the third one's too
     finally:
         player.close()
 

@@ -20,6 +20,7 @@ from fazt.ports import AsyncConnection, AsyncWire
 
 if TYPE_CHECKING:
     from fazt.core.budget import Invocation
+    from fazt.core.cache.flight import Flight
     from fazt.core.call import Fields, ResponseHead
     from fazt.core.record import CallRecord
 
@@ -242,14 +243,19 @@ class AsyncEngine(EngineBase[AsyncWire]):
 
     async def _look_up(self, asked: LookUp, lease: AsyncLease, request: Request) -> Found:
         found = self._look(asked)
-        if found.head is None and not asked.request.alone and not await self._leads(asked, lease):
+        while found.head is None and not asked.request.alone:
+            flight = await self._join(asked, lease)
+            if flight.leader:
+                break
             found = self._look(asked, again=True)
+            if not flight.again:
+                break
         if found.refresh:
             self._refresh(asked, request)
         return found
 
-    async def _leads(self, asked: LookUp, lease: AsyncLease) -> bool:
-        """Ask the network for all who ask the same (True), or wait for the one who does."""
+    async def _join(self, asked: LookUp, lease: AsyncLease) -> Flight:
+        """Lead those who ask the same to the network, or wait for the one who does; return this call's part in it."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         flight = self.flights.begin(
@@ -260,7 +266,7 @@ class AsyncEngine(EngineBase[AsyncWire]):
         if flight.leader:
             self._land(lease)
             lease.flight = flight
-            return True
+            return flight
         left = max(0.0, asked.deadline - self.clock())
         most = min(left, OPEN_ENDED) if flight.open_ended else left
         try:
@@ -271,7 +277,7 @@ class AsyncEngine(EngineBase[AsyncWire]):
                 raise FaztError(Reason.TOTAL, "the call did not finish within its deadline") from None
         finally:
             self.flights.leave(flight)
-        return False
+        return flight
 
     def _refresh(self, asked: LookUp, request: Request) -> None:
         """Validate in the background what was answered with although it is stale (RFC 5861 section 3)."""

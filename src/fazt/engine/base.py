@@ -325,9 +325,9 @@ class EngineBase(Generic[W]):
 
     # --- the end of calls
 
-    def end_flight(self, flight: Flight) -> None:
+    def end_flight(self, flight: Flight, *, given_up: bool = False) -> None:
         """Wake the calls that waited for this one's answer."""
-        for follower in self.flights.finish(flight):
+        for follower in self.flights.finish(flight, given_up=given_up):
             if follower.wake is not None:
                 follower.wake()
 

@@ -291,10 +291,13 @@ class Lease(Generic[C]):
         if self.place is not None:
             self.place.leave()
             self.place = None
+        unfinished = self.recording is not None
         if self.recording is not None:  # the body did not come to its end
             self.recording.drop()
         if self.flight is not None:
-            engine.end_flight(self.flight)
+            # a failure would meet those who wait as well; a caller who went away says nothing to them
+            given_up = unfinished if error is None else not isinstance(error, FaztError)
+            engine.end_flight(self.flight, given_up=given_up)
         record = self.record
         elapsed = ended - self.started
         record.duration_ms = elapsed * 1000.0

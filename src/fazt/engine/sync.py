@@ -19,6 +19,7 @@ from fazt.ports import SyncConnection, SyncWire
 
 if TYPE_CHECKING:
     from fazt.core.budget import Invocation
+    from fazt.core.cache.flight import Flight
     from fazt.core.call import Fields
     from fazt.core.record import CallRecord
 
@@ -159,20 +160,25 @@ class Engine(EngineBase[SyncWire]):
 
     def _look_up(self, asked: LookUp, lease: Lease[SyncConnection], request: Request) -> Found:
         found = self._look(asked)
-        if found.head is None and not asked.request.alone and not self._leads(asked, lease):
+        while found.head is None and not asked.request.alone:
+            flight = self._join(asked, lease)
+            if flight.leader:
+                break
             found = self._look(asked, again=True)
+            if not flight.again:
+                break
         if found.refresh:
             self._refresh(asked, request)
         return found
 
-    def _leads(self, asked: LookUp, lease: Lease[SyncConnection]) -> bool:
-        """Ask the network for all who ask the same (True), or wait for the one who does."""
+    def _join(self, asked: LookUp, lease: Lease[SyncConnection]) -> Flight:
+        """Lead those who ask the same to the network, or wait for the one who does; return this call's part in it."""
         woken = threading.Event()
         flight = self.flights.begin(asked.request.sharing, open_ended=asked.stream, wake=woken.set)
         if flight.leader:
             self._land(lease)
             lease.flight = flight
-            return True
+            return flight
         left = max(0.0, asked.deadline - self.clock())
         most = min(left, OPEN_ENDED) if flight.open_ended else left
         try:
@@ -180,7 +186,7 @@ class Engine(EngineBase[SyncWire]):
                 raise FaztError(Reason.TOTAL, "the call did not finish within its deadline")
         finally:
             self.flights.leave(flight)
-        return False
+        return flight
 
     def _refresh(self, asked: LookUp, request: Request) -> None:
         """Validate in the background what was answered with although it is stale (RFC 5861 section 3)."""

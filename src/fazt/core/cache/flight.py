@@ -20,12 +20,14 @@ class Flight:
         leader: whether this call asks the network.
         wake: wakes a follower, from any thread, and never raises.
         open_ended: whether the leader's answer is read at its caller's pace, and so may take for ever.
+        again: whether the leader's caller gave up: that says nothing about the answer, and whoever waited begins anew.
     """
 
     key: Hashable = field(repr=False)
     leader: bool
     wake: Callable[[], None] | None = field(default=None, repr=False)
     open_ended: bool = False
+    again: bool = False
 
 
 class Flights:
@@ -33,7 +35,8 @@ class Flights:
 
     A leader must `finish`, a follower may `leave`; both may be repeated. Whoever is woken looks into the cache once
     more and, when nothing is there, goes alone: a response that could not be shared with one cannot be shared with
-    the next, and waiting in a queue for that would serialise all of them.
+    the next, and waiting in a queue for that would serialise all of them. Only where the leader's caller gave up does
+    the next one lead.
 
     Args:
         lock: held around each step; a `threading.Lock` where threads share it, nothing on one event loop.
@@ -66,13 +69,20 @@ class Flights:
             under_way[1][follower] = None
             return follower
 
-    def finish(self, flight: Flight) -> tuple[Flight, ...]:
-        """End a leader's flight, however its call ended; return the followers to be woken, in order of arrival."""
+    def finish(self, flight: Flight, *, given_up: bool = False) -> tuple[Flight, ...]:
+        """End a leader's flight, however its call ended; return the followers to be woken, in order of arrival.
+
+        Args:
+            flight: the leader's.
+            given_up: whether its caller went away before it was known what the answer is good for.
+        """
         with self._lock:
             under_way = self._flights.get(flight.key)
             if under_way is None or under_way[0] is not flight:
                 return ()
             del self._flights[flight.key]
+            for follower in under_way[1]:
+                follower.again = given_up
             return tuple(under_way[1])
 
     def leave(self, flight: Flight) -> None:
