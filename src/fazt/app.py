@@ -285,8 +285,12 @@ async def function_host(settings: Settings, *, workers: int = 0) -> AsyncIterato
     Raises:
         OperatorError: functions cannot run here, or not as safely as the settings require.
     """
+    import importlib.util
+
     from fazt.functions.host import FunctionHost
 
+    if not any(importlib.util.find_spec(engine) for engine in ("wasmtime", "jsbox")):
+        raise ConfigError("functions need wasmtime, which is not installed", hint="pip install 'fazt-net[server]'")
     if settings.require_sandbox not in ("", "full"):
         raise ConfigError(f"--require-sandbox {settings.require_sandbox!r} is unknown", hint="--require-sandbox full")
     host = FunctionHost(

@@ -196,7 +196,7 @@ def test_help_imports_no_command_and_nothing_heavy(fazt: Fazt) -> None:
         capture_output=True,
         check=True,
     )
-    assert done.stdout.decode().strip() == "['fazt', 'fazt.errors']"
+    assert done.stdout.decode().strip() == "['fazt', 'fazt.errors', 'fazt.version']"
 
 
 def test_D51_no_variable_of_the_environment_breaks_a_command(fazt: Fazt, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,3 +208,22 @@ def test_D51_no_variable_of_the_environment_breaks_a_command(fazt: Fazt, monkeyp
     (rule,) = fazt.json("net", "list")
     assert (rule["host"], rule["app"]) == ("123.example.com", "2024")
     assert [one["value"] for one in fazt.json("env", "list", "--app", "2024")] == ["007"]
+
+
+@pytest.mark.parametrize(
+    ("command", "library"),
+    [(("serve",), "uvicorn"), (("app", "invoke", "shop"), "python_multipart"), (("app", "deploy", "."), "wasmtime")],
+)
+def test_what_the_core_does_not_install_is_named_with_what_to_type(
+    fazt: Fazt, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], library: str
+) -> None:
+    import importlib.util
+
+    for name in [name for name in sys.modules if name.startswith("fazt.server.")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("jsbox", "python_multipart", "python_multipart.exceptions", "uvicorn", "wasmtime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
+    done = fazt(*command, expect=1)
+    assert f"{library}, which is not installed" in done.err
+    assert "pip install 'fazt-net[server]'" in done.err

@@ -110,7 +110,7 @@ def test_where_its_libraries_are_missing_there_is_one_warning_and_http11(
 
     monkeypatch.setattr("fazt.net.http2_sharing._warned", False)
     monkeypatch.setattr("fazt.net.http2_sharing.importlib.import_module", missing)
-    with pytest.warns(RuntimeWarning, match="HTTP/1.1"):
+    with pytest.warns(RuntimeWarning, match=r"pip install 'fazt-net\[http2\]'.*HTTP/1.1"):
         client = kit.ours.Client(policy=fazt.Policy(), http2=True)
     other = kit.ours.Client(policy=fazt.Policy(), http2=True)
     monkeypatch.undo()

@@ -91,6 +91,10 @@ class LazyGroup(Group):
             raise _ReaderGoneError from None
 
 
+_OF_SERVER = frozenset({"jsbox", "python_multipart", "uvicorn", "wasmtime"})
+"""What the extra `server` installs, for apps alone."""
+
+
 def _closest(word: str, words: Iterable[str]) -> str | None:
     import difflib
 
@@ -169,6 +173,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):  # no descriptor behind it in a test
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as missing:
+        name = (missing.name or "").partition(".")[0]
+        if name not in _OF_SERVER:
+            raise
+        why = f"this needs {name}, which is not installed"
+        report(why, hint="pip install 'fazt-net[server]'", as_json=as_json, code="CONFIG")
+        return 1
     except OSError as fault:
         where = f"{fault.filename}: " if fault.filename else ""
         report(f"{where}{fault.strerror or type(fault).__name__}", as_json=as_json, code="SYSTEM")

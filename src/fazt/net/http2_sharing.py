@@ -54,7 +54,7 @@ def _missing() -> str:
             importlib.import_module(name)
         connection = importlib.import_module("httpcore2").AsyncHTTP2Connection
     except (ImportError, AttributeError):
-        return "fazt-net[http2] is not installed"
+        return "its libraries are not installed (pip install 'fazt-net[http2]')"
     # they are not httpcore2's public face: a version that has other ones is not guessed at
     return "" if all(hasattr(connection, step) for step in _STEPS) else "this version of httpcore2 is not known"
 
