@@ -135,6 +135,9 @@ def test_a_304_of_something_else_is_asked_about_again(make: Make) -> None:
     assert (response.status, response.body, response.cache) == (200, b"two", "miss")
     assert "if-none-match" not in driver.heads()[2]
     assert len(driver.ledger.rows) == 2
+    row = driver.ledger.rows[1]
+    assert [(trip.status, trip.number) for trip in row.attempts or ()] == [(304, 1)]  # a trip like any other
+    assert (row.status, row.number) == (200, 2)
 
 
 def test_a_changed_one_takes_the_old_ones_place(make: Make) -> None:

@@ -318,6 +318,10 @@ def exchange(
                                 renewed, record, url=url, method=method, sent=headers, hops=hops, history=history
                             )
                         entry, conditions, order = None, (), replace(order, headers=sent)
+                        yield Again(method, url, 0.0, None, None)
+                        number += 1
+                        record.number = number
+                        record.status = None
                         continue
                     if retry is None or head.status not in retry.statuses:
                         if not (options.follow and head.status in STATUSES):
