@@ -140,3 +140,15 @@ def test_a_context_that_no_longer_verifies_is_said_to_be_the_reason() -> None:
             client.get(f"https://{HOST}:1/")
     assert caught.value.reason is Reason.BAD_OPTION
     assert "does not verify" in str(caught.value.detail)
+
+
+def test_a_hook_that_is_interrupted_leaves_no_answer_open() -> None:
+    def interrupt(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with site() as where, fazt.Client(policy=policy(where), on_response=interrupt) as client:
+        wire = client._intake.backend.engine.wire
+        with pytest.raises(KeyboardInterrupt) as caught:
+            client.send(client.build_request("GET", where.url("/", HOST)), stream=True)
+        assert caught.value is not None  # with its traceback, which has the response
+        assert not wire.live

@@ -151,13 +151,17 @@ class SyncDoor(Door[Q, R]):
         if self._hooks is None:
             return self._call(request, follow=follow, history=history, stream=stream)
         run = self._hooks.begin()
-        run.request(request)
         try:
+            run.request(request)
             response = self._call(request, follow=follow, history=history, stream=stream)
         except BaseException as error:
             run.error(error)
             raise
-        run.response(response)
+        try:
+            run.response(response)
+        except BaseException:  # interrupted in a hook: nobody gets the answer, so nobody would close it
+            response.close()
+            raise
         return response
 
     def _call(self, request: Any, *, follow: bool, history: list[Any], stream: bool) -> Any:
