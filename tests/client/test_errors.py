@@ -222,3 +222,22 @@ def test_a_secret_goes_only_where_it_may(kit: Kit) -> None:
             assert where.requests == []
 
     kit.run(main)
+
+
+def test_a_traceback_names_the_host_and_what_to_type_next_but_no_query(kit: Kit) -> None:
+    async def main() -> None:
+        async with kit.client(policy=fazt.Policy(allow=["api.test"], resolve={"api.test": ["127.0.0.1"]})) as client:
+            with pytest.raises(FaztError) as refused:
+                await client.get("https://other.test/x?token=s3cret")
+            assert refused.value.__notes__ == [
+                "host_not_granted for other.test; policy.explain(URL) shows every gate and what would allow it"
+            ]
+
+    kit.run(main)
+    dead = fazt.Policy(
+        [fazt.Rule("http://api.test:9", addresses=["127.0.0.1/32"])], resolve={"api.test": ["127.0.0.1"]}
+    )
+    with pytest.raises(FaztError) as failed:
+        fazt.fetch("http://api.test:9/x?token=s3cret", policy=dead)
+    assert failed.value.__notes__ == ["connect_failed for api.test; error.detail says more"]
+    assert "s3cret" not in str(failed.value.__notes__)

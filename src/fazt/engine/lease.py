@@ -10,7 +10,7 @@ from fazt.core.injection import Scrubber
 from fazt.core.record import Attempt, CallRecord
 from fazt.core.retry import retry_after_of
 from fazt.core.url import Url
-from fazt.errors import CallerError, ConfigError, FaztError, OperatorError, Reason, StaleConnectionError
+from fazt.errors import CallerError, Code, ConfigError, FaztError, OperatorError, Reason, StaleConnectionError
 from fazt.net.forked import abandon
 
 if TYPE_CHECKING:
@@ -328,11 +328,24 @@ def note_error(record: CallRecord, error: BaseException) -> None:
         record.code, record.reason = error.code.value, error.reason.value
         record.address_class, record.hop, record.detail = error.address_class, error.hop, error.detail
         record.error = error.message
+        if record.door == "client" and not hasattr(error, "__notes__"):
+            error.add_note(_for_a_traceback(error, record.host))
     else:  # ended by the caller's own code, cancelled by the door, or the process is going down
         failure = FaztError(Reason.ABORTED, "")
         record.code, record.reason = failure.code.value, failure.reason.value
         record.detail = type(error.error if isinstance(error, CallerError) else error).__name__
         record.error = "the call was given up"
+
+
+def _for_a_traceback(error: FaztError, host: str) -> str:
+    """Return what the author of a program needs beside the message: where it happened, and what to type next."""
+    where = f" for {host}" if host else ""
+    if error.hop:
+        where = f" on redirect {error.hop} from {host}"
+    more = "; error.detail says more" if error.detail else ""
+    if error.code in (Code.NET_BLOCKED, Code.NET_AUTH):
+        more = "; policy.explain(URL) shows every gate and what would allow it"
+    return f"{error.reason}{where}{more}"
 
 
 def coded(fault: Exception) -> FaztError:
