@@ -320,3 +320,21 @@ def test_a_call_that_is_cancelled_in_a_hook_leaves_nothing_open(name: str) -> No
                 assert pool["open"] == pool["idle"]
 
     asyncio.run(main())
+
+
+def test_a_wrong_argument_is_named_with_the_right_one(kit: Kit) -> None:
+    nothing = fazt.Policy()
+    with pytest.raises(TypeError, match=r"'polcy'; did you mean policy=\?"):
+        kit.ours.Client(polcy=nothing)
+    for kind in (kit.ours.Client, kit.ours.AsyncClient):
+        with pytest.raises(TypeError, match=f"{kind.__name__} takes arguments by name: policy=<Policy"):
+            kind(nothing)
+    with kit.ours.Client(policy=nothing) as client:
+        for wrong, right in (
+            ("allow_redirects", "follow_redirects="),
+            ("stream", "with client.stream"),
+            ("max_byte", "max_bytes"),
+            ("verify", r"fazt.Client\(verify="),
+        ):
+            with pytest.raises(TypeError, match=f"unexpected keyword argument '{wrong}'.*{right}"):
+                client.get("https://x.test/", **{wrong: True})

@@ -230,7 +230,8 @@ def test_a_traceback_names_the_host_and_what_to_type_next_but_no_query(kit: Kit)
             with pytest.raises(FaztError) as refused:
                 await client.get("https://other.test/x?token=s3cret")
             assert refused.value.__notes__ == [
-                "host_not_granted for other.test; policy.explain(URL) shows every gate and what would allow it"
+                "host_not_granted for other.test; policy.explain(URL), or `fazt explain URL` for the data directory, "
+                "says what would allow it"
             ]
 
     kit.run(main)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +51,29 @@ def refuse_bypasses(given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         instead = _INSTEAD.get(name)
         if instead is None:
-            raise TypeError(f"unexpected keyword argument {name!r}")
+            from fazt.client.keywords import ClientArguments
+
+            raise unexpected(name, ClientArguments.__annotations__)
         if value is not None:
             raise ConfigError(f"{name}= is not supported: {instead}")
+
+
+_REQUESTS = {
+    "allow_redirects": "follow_redirects=",
+    "stream": "with client.stream(METHOD, URL) as response",
+    "verify": "fazt.Client(verify=…)",
+    "cert": "fazt.Client(cert=…)",
+}
+"""What requests takes with a call, and how it is said here."""
+
+
+def unexpected(name: str, known: Iterable[str]) -> TypeError:
+    """Return the error of a keyword argument that nobody knows, with what was meant where that can be told."""
+    import difflib
+
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    meant = _REQUESTS.get(name) or (f"did you mean {near[0]}=?" if near else "")
+    return TypeError(f"unexpected keyword argument {name!r}" + (f"; {meant}" if meant else ""))
 
 
 def refuse_environment(trust_env: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Self, Unpack
+from typing import Any, Never, Self, Unpack
 
 from fazt.client.backend import AsyncBackend
 from fazt.client.door import UNSET, Door, Q, R, refuse_body, setup_of
@@ -24,9 +24,11 @@ class AsyncDoor(Door[Q, R]):
 
     __signature__ = Signature(ClientArguments)
 
-    def __init__(self, **arguments: Unpack[ClientArguments]) -> None:
+    def __init__(self, *no: Never, **arguments: Unpack[ClientArguments]) -> None:
         """Make a client; arguments and errors as `fazt.Client`."""
         known = self._family_of()
+        if no:
+            raise TypeError(f"{type(self).__name__} takes arguments by name: policy={no[0]!r}")
         given: Any = arguments
         own = self._httpx_arguments(given)
         defaults, hooks = self._fazt_arguments(given)

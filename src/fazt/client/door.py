@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from fazt.client.arguments import pool_limits, refuse_bypasses, refuse_environment, tls_config
+from fazt.client.arguments import pool_limits, refuse_bypasses, refuse_environment, tls_config, unexpected
 from fazt.client.asked import MODES, NAMES, NOTHING, Asked, asked
 from fazt.client.backend import Setup, as_tuple, policy_for
 from fazt.client.cache import OwnCookies, cache_from
@@ -40,6 +40,8 @@ _DEFAULT_FIELDS = {
 }
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _BODY_ARGUMENTS = frozenset({"content", "data", "files", "json"})
+_OF_HTTPX = _BODY_ARGUMENTS | {"params", "headers", "cookies"}
+"""What httpx's own `build_request` takes beside method, URL, timeout and extensions."""
 _HOOK_NAMES = frozenset({"on_request", "on_response", "on_error"})
 
 
@@ -248,6 +250,10 @@ class Door(Generic[Q, R]):
             if options.keys() <= {"headers", "cookies"} and method in _BODILESS and not self._params:
                 made: Q = self._bodiless(method, url, options.get("headers"), options.get("cookies"), extensions)
             else:
+                if not options.keys() <= _OF_HTTPX:
+                    from fazt.client.keywords import BodyOptions
+
+                    raise unexpected(min(options.keys() - _OF_HTTPX), BodyOptions.__annotations__)
                 made = super().build_request(method, url, extensions=extensions, **options)  # type: ignore[misc]
         except self._family.library.InvalidURL as error:
             raise self._intake.refuse_url(method, str(url)) from error

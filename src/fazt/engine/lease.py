@@ -343,8 +343,8 @@ def _for_a_traceback(error: FaztError, host: str) -> str:
     if error.hop:
         where = f" on redirect {error.hop} from {host}"
     more = "; error.detail says more" if error.detail else ""
-    if error.code in (Code.NET_BLOCKED, Code.NET_AUTH):
-        more = "; policy.explain(URL) shows every gate and what would allow it"
+    if error.code in (Code.NET_BLOCKED, Code.NET_AUTH) and error.reason is not Reason.PATH_REFUSED:
+        more = "; policy.explain(URL), or `fazt explain URL` for the data directory, says what would allow it"
     return f"{error.reason}{where}{more}"
 
 
