@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.client.forking import Parent, forked
@@ -122,4 +123,46 @@ def test_a_grandchild_is_not_held_up_by_what_its_grandparent_had(tmp_path: Path)
 
     with forked(child) as far:
         assert far.hear() == "grandchild"
+    database.close()
+
+
+def test_a_database_that_another_thread_is_opening_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What SQLite locks in memory while it opens a file would stay locked in the child for ever."""
+    opening, go_on, made = threading.Event(), threading.Event(), threading.Event()
+    real = Database._connect
+
+    def slowly(self: Database) -> Any:
+        opening.set()
+        go_on.wait(30)
+        return real(self)
+
+    monkeypatch.setattr(Database, "_connect", slowly)
+
+    def make() -> None:
+        opened(tmp_path / "x.db").close()
+        made.set()
+
+    maker = threading.Thread(target=make)
+    maker.start()
+    opening.wait(30)
+    threading.Timer(0.05, go_on.set).start()
+    with forked(lambda parent: parent.say(made.is_set() or descriptors(tmp_path / "x.db") == [])) as far:
+        assert far.hear() is True
+    maker.join()
+
+
+def test_a_child_that_was_forked_inside_a_transaction_gets_out_of_it(tmp_path: Path) -> None:
+    database = opened(tmp_path / "x.db")
+
+    def child(parent: Parent) -> None:
+        parent.say("inside")
+        mine = opened(tmp_path / "y.db")
+        add(mine, 1)
+        parent.say(numbers(mine))
+
+    with database.read(), forked(child) as far:
+        assert far.hear() == "inside"
+        assert far.hear() == [1]
     database.close()

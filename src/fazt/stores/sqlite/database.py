@@ -76,14 +76,10 @@ class Database:
         self._opening = threading.Lock()
         self._idle: list[_Pooled] = []
         self._pid = os.getpid()
-        self._lending = threading.Condition()
-        self._inside: dict[int, int] = {}
-        """Threads that use a connection now, and how many."""
-        self._forking = False
         _open_databases.add(self)
         self._closed = False
         self._identity = (0, 0)
-        with self._opening:
+        with self._opening, _inside():
             self._prepare(create=True)
 
     def __repr__(self) -> str:
@@ -130,13 +126,13 @@ class Database:
         """Close every idle connection; those in use are closed when they are given back."""
         self._closed = True
         if os.getpid() == self._pid:
-            self._drop_idle()
+            with _inside():
+                self._drop_idle()
 
     @contextmanager
     def _lent(self) -> Iterator[sqlite3.Connection]:
         self._usable()
-        thread = self._enter()
-        try:
+        with _inside():
             try:
                 connection = self._take()
             except sqlite3.Error as error:
@@ -153,39 +149,11 @@ class Database:
                 raise
             finally:
                 self._give_back(connection, sound=sound)
-        finally:
-            self._leave(thread)
-
-    def _enter(self) -> int:
-        """Wait while the process forks, unless this thread uses the database already; return which thread it is."""
-        thread = threading.get_ident()
-        with self._lending:
-            while self._forking and thread not in self._inside:
-                self._lending.wait()
-            self._inside[thread] = self._inside.get(thread, 0) + 1
-        return thread
-
-    def _leave(self, thread: int) -> None:
-        with self._lending:
-            depth = self._inside.pop(thread) - 1
-            if depth:
-                self._inside[thread] = depth
-            self._lending.notify_all()
 
     def before_fork(self) -> None:
-        """Wait until nobody uses the database, for as long as its patience lasts, and close its connections."""
-        with self._lending:
-            self._forking = True
-            mine = threading.get_ident()  # who forks inside a transaction waits for nobody, and keeps it open
-            self._lending.wait_for(lambda: not self._inside.keys() - {mine}, timeout=self._patience)
+        """Close its connections; nobody uses them now."""
         if self._pid == os.getpid():
             self._drop_idle()
-
-    def after_fork(self) -> None:
-        """Let it be used again, in the parent."""
-        with self._lending:
-            self._forking = False
-            self._lending.notify_all()
 
     def _usable(self) -> None:
         if self._closed:
@@ -326,19 +294,79 @@ class Database:
                 return StoreError(f"{self.path.name}: {error}")
 
 
+class _Turnstile:
+    """Counts the threads that are inside SQLite, and lets none in while the process forks.
+
+    One for all databases: what SQLite locks in memory belongs to all of them, and a child would find it locked for
+    ever by a thread that it does not have.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside: dict[int, int] = {}
+        self._forking = False
+
+    def enter(self) -> int:
+        """Wait while the process forks, unless this thread is inside already; return which thread it is."""
+        thread = threading.get_ident()
+        with self._changed:
+            while self._forking and thread not in self._inside:
+                self._changed.wait()
+            self._inside[thread] = self._inside.get(thread, 0) + 1
+        return thread
+
+    def leave(self, thread: int) -> None:
+        """Note that this thread is out."""
+        with self._changed:
+            depth = self._inside.pop(thread) - 1
+            if depth:
+                self._inside[thread] = depth
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Wait until nobody is inside, for as long as patience lasts, and let nobody in."""
+        mine = threading.get_ident()  # who forks inside a transaction waits for nobody, and keeps it open
+        self._changed.acquire()  # until `resume`: no other thread is to hold it at the fork
+        self._forking = True
+        self._changed.wait_for(lambda: not self._inside.keys() - {mine}, timeout=_PATIENCE)
+
+    def resume(self) -> None:
+        """Let them in again, in the parent."""
+        self._forking = False
+        self._changed.notify_all()
+        self._changed.release()
+
+
+@contextmanager
+def _inside() -> Iterator[None]:
+    turnstile = _turnstile  # a child has another one, and leaves by the one it came through
+    thread = turnstile.enter()
+    try:
+        yield
+    finally:
+        turnstile.leave(thread)
+
+
 def _before_fork() -> None:
+    _turnstile.stop()
     for database in list(_open_databases):
         database.before_fork()
 
 
-def _after_fork() -> None:
-    for database in list(_open_databases):
-        database.after_fork()
+def _after_fork_in_parent() -> None:
+    _turnstile.resume()
 
 
+def _after_fork_in_child() -> None:
+    global _turnstile
+    _turnstile = _Turnstile()
+    _open_databases.clear()  # the child uses none of them; a thread that is not there may hold their locks
+
+
+_PATIENCE = 5.0
+_turnstile = _Turnstile()
 _open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
-# the child uses none of them; a thread that is not there may hold their locks
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_open_databases.clear)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _primary(error: sqlite3.Error) -> int:

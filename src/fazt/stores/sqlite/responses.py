@@ -85,17 +85,9 @@ class SqliteResponses:
         self._damaged = False
         self._closed = False
         self.salt = b""
-        try:
-            self._prepare()
-        except (sqlite3.DatabaseError, StoreError) as error:
-            # damaged, or written by a newer release: nothing in it is worth keeping; anything else is to be mended
-            if isinstance(error, sqlite3.DatabaseError) and not _is_damage(error):
-                raise StoreError(f"cannot open {self.path}: {error}") from error
-            self._discard()
-            self._prepare()
-        except OSError as error:
-            raise StoreError(f"cannot make {self.path}: {error.strerror}") from error
-        _stores.add(self)
+        with _beginning:
+            self._begin()
+            _stores.add(self)
 
     def __repr__(self) -> str:
         return f"<SqliteResponses {self.path}>"
@@ -253,6 +245,18 @@ class SqliteResponses:
             except (StoreError, OSError):
                 return default
 
+    def _begin(self) -> None:
+        try:
+            self._prepare()
+        except (sqlite3.DatabaseError, StoreError) as error:
+            # damaged, or written by a newer release: nothing in it is worth keeping; anything else is to be mended
+            if isinstance(error, sqlite3.DatabaseError) and not _is_damage(error):
+                raise StoreError(f"cannot open {self.path}: {error}") from error
+            self._discard()
+            self._prepare()
+        except OSError as error:
+            raise StoreError(f"cannot make {self.path}: {error.strerror}") from error
+
     def _mend(self) -> None:
         """Throw the damaged file away and begin a new one; the writer's lock is held."""
         self._writer.close()
@@ -308,24 +312,56 @@ class SqliteResponses:
             if not _delete(connection, "id IN (SELECT id FROM entries ORDER BY used, id LIMIT 1)"):
                 return
 
+    def _sides(self) -> tuple[_Side, _Side]:
+        """Return the writer and the reader, in the order in which their locks are taken."""
+        return self._writer, self._reader
+
     def _start_anew(self) -> None:
         """Begin in a forked child, whose locks may be held by threads that it does not have."""
-        _abandoned.extend((self._reader, self._writer))
+        _abandoned.extend(self._sides())
         self._reader, self._writer = _Side(), _Side()
         self._touched = {}
 
 
 _stores: WeakSet[SqliteResponses] = WeakSet()
+_beginning = threading.Lock()
+_stopped: list[_Side] = []
+"""What waits for a fork to be over."""
 _abandoned: list[_Side] = []
-"""Connections of a parent process, which a child neither uses nor closes (sqlite.org/howtocorrupt.html section 2.6)."""
+"""A connection that a thread of the parent had in use all the while: a child neither uses nor closes it
+(sqlite.org/howtocorrupt.html section 2.6)."""
 
 
-def _after_fork() -> None:
+def _before_fork() -> None:
+    """Let no thread be inside SQLite while the process forks, and no connection be open.
+
+    A child would find SQLite's locks in memory taken by a thread it does not have, and take its parent's locks on the
+    file for its own.
+    """
+    _beginning.acquire()
+    for store in list(_stores):
+        for side in store._sides():
+            if side.lock.acquire(timeout=_FORK_PATIENCE):
+                _stopped.append(side)
+                side.close()
+
+
+def _after_fork_in_parent() -> None:
+    while _stopped:
+        _stopped.pop().lock.release()
+    _beginning.release()
+
+
+def _after_fork_in_child() -> None:
+    global _beginning
+    _beginning = threading.Lock()
+    _stopped.clear()
     for store in list(_stores):
         store._start_anew()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+_FORK_PATIENCE = 5.0
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 @contextmanager
