@@ -8,7 +8,8 @@ from fazt.errors import Code, ConfigError, FaztError, Reason
 from fazt.version import __version__
 
 if TYPE_CHECKING:
-    from fazt import httpx, telemetry
+    from fazt import httpx as httpx
+    from fazt import telemetry
     from fazt.client.api import delete, get, head, options, patch, post, put, request, stream
     from fazt.client.cache import Cache
     from fazt.client.data_policy import DataPolicy
@@ -55,7 +56,6 @@ __all__ = [
     "get_async_client",
     "get_client",
     "head",
-    "httpx",
     "options",
     "patch",
     "post",
@@ -95,4 +95,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    # `httpx` needs an extra: `from fazt import *` works without it, and leaves the name to who imported httpx itself
+    return sorted([*__all__, "httpx"])

@@ -338,3 +338,9 @@ def test_a_wrong_argument_is_named_with_the_right_one(kit: Kit) -> None:
         ):
             with pytest.raises(TypeError, match=f"unexpected keyword argument '{wrong}'.*{right}"):
                 client.get("https://x.test/", **{wrong: True})
+
+
+def test_what_is_no_sink_is_refused_when_the_client_is_made(kit: Kit) -> None:
+    for wrong in (print, [print], "calls.jsonl", {"jsonl": {}}):
+        with pytest.raises(fazt.ConfigError, match="sinks= takes sinks, not"):
+            kit.ours.Client(policy=fazt.Policy(), sinks=wrong)

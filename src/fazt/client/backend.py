@@ -412,9 +412,19 @@ def policy_for(policy: Policy | None, app: str | None) -> tuple[Policy, bool]:
 
 
 def as_tuple(sinks: Any) -> tuple[Any, ...]:
-    """Return sinks as a tuple: one, several or none may be given."""
+    """Return sinks as a tuple: one, several or none may be given.
+
+    Raises:
+        ConfigError: there is something among them that is no sink.
+    """
     if sinks is None:
         return ()
-    if isinstance(sinks, Iterable) and not isinstance(sinks, str | bytes | Mapping):
-        return tuple(sinks)
-    return (sinks,)
+    several = isinstance(sinks, Iterable) and not isinstance(sinks, str | bytes | Mapping)
+    found = tuple(sinks) if several else (sinks,)
+    for sink in found:
+        if not (hasattr(sink, "emit") and hasattr(sink, "guard")):
+            raise ConfigError(
+                f"sinks= takes sinks, not {type(sink).__name__}",
+                hint='fazt.telemetry.JsonlSink("calls.jsonl"), or a fazt.telemetry.Sink of your own with emit(events)',
+            )
+    return found
