@@ -155,9 +155,10 @@ def test_many_tasks_share_the_backend_of_their_loop() -> None:
     async def main() -> None:
         with site() as where:
             held = policy(where)
+            before = registry.shared()
             found = await asyncio.gather(*[fazt.afetch(where.url(f"/{n}"), policy=held) for n in range(50)])
             assert sorted(r.json()["target"] for r in found) == sorted(f"/{n}" for n in range(50))
-            assert len(registry.shared()) == 1
+            assert len([backend for backend in registry.shared() if backend not in before]) == 1
             await fazt.aclose_client()
 
     coroutine: Coroutine[Any, Any, None] = main()
