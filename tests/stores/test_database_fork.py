@@ -13,6 +13,7 @@ from tests.client.forking import Parent, forked
 
 from fazt.stores.sqlite.database import Database
 from fazt.stores.sqlite.migrations import Migration
+from fazt.stores.sqlite.responses import SqliteResponses
 
 THINGS = (Migration(1, "things", "CREATE TABLE things (a INTEGER) STRICT;"),)
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -166,3 +167,32 @@ def test_a_child_that_was_forked_inside_a_transaction_gets_out_of_it(tmp_path: P
         assert far.hear() == "inside"
         assert far.hear() == [1]
     database.close()
+
+
+def test_the_cache_is_closed_while_a_process_forks_and_waited_for_when_it_is_in_use(tmp_path: Path) -> None:
+    store = SqliteResponses(tmp_path / "cache", max_bytes=1 << 20)
+    store.kept()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def use() -> None:
+        def step(connection: sqlite3.Connection) -> None:
+            inside.set()
+            go_on.wait(30)
+
+        store._do(store._reader, step, None)
+
+    user = threading.Thread(target=use)
+    user.start()
+    inside.wait(30)
+
+    def child(parent: Parent) -> None:
+        parent.say(descriptors(tmp_path / "cache"))
+        parent.say(store.kept().items)
+
+    threading.Timer(0.05, go_on.set).start()
+    with forked(child) as far:
+        assert far.hear() == []
+        assert far.hear() == 0
+    user.join()
+    assert store.kept().items == 0
+    store.close()
