@@ -181,3 +181,12 @@ def test_a_secret_that_cannot_be_opened_is_told_beside_its_gate(fazt: Fazt, monk
     told = fazt(*args).out
     assert "cannot open it" in told
     assert "FAZT_SECRETS_KEY" in told
+
+
+def test_the_numbers_are_those_of_the_door(fazt: Fazt) -> None:
+    asked = ("explain", "https://api.x.com/", "--resolve", "api.x.com=93.184.216.34")
+    fazt("net", "allow", "api.x.com")
+    fazt("net", "allow", "api.x.com", "--app", "shop")
+    said = fazt(*asked).out
+    assert "it may take 60000 ms" in said and "decided in the call: nothing is kept" in said
+    assert "calls of one invocation share" in fazt(*asked, "--app", "shop").out

@@ -162,12 +162,14 @@ def _judged(
     may_create: bool = False,
 ) -> Explanation:
     """Ask every gate; the resolver only when a rule matches."""
+    from fazt.core import profiles
     from fazt.core.explain import explain as ask
     from fazt.core.explain import with_addresses
 
     world = _world(chosen)
     policy = store.source.current
-    found = ask(policy, url, app=app, method=method, auth=auth, world=world, may_create=may_create)
+    door = None if app else profiles.cli(policy.limits_for(""))  # the operator's own calls share no invocation's budget
+    found = ask(policy, url, app=app, method=method, auth=auth, world=world, may_create=may_create, profile=door)
     if not found.address_open or found.url is None:
         return found
     return with_addresses(found, policy, _resolved(world, found.url.host, found.url.port), world=world)

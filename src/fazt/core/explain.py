@@ -212,7 +212,8 @@ def _run_gates(policy: Policy, *, app: str, rule: Rule, profile: Profile | None)
     if profile is not None and profile.door != "functions":
         most = min(rule.timeout_ms or profile.call_ms, profile.call_ms)
         said["budget"] = f"it may take {most:.0f} ms unless the caller says otherwise"
-        said["cache"] = f"at most {rule.cache_ttl} s, where a cache is used" if rule.cache_ttl else "as the caller says"
+        used = f"at most {rule.cache_ttl} s, where a cache is used" if rule.cache_ttl else "as the caller says"
+        said["cache"] = used if profile.door == "client" else "nothing is kept"
         said["slot"] = "no limit but the pool's"
     return [Gate(name, "skip", f"decided in the call: {text}") for name, text in said.items()]
 
