@@ -17,6 +17,7 @@ from fazt.client.families import family
 from fazt.net.decode import supported
 from tests.client.site import Kit, Reply, policy, site, text
 from tests.net.origin import serve
+from tests.telemetry.sinks import Collected
 
 
 def encoded(coding: str, body: bytes) -> bytes:
@@ -169,6 +170,26 @@ def test_D26_a_bomb_is_stopped_whole_and_as_a_stream(kit: Kit) -> None:
                 with pytest.raises(kit.lib.DecodingError):
                     await count()
                 assert sum(got) < 40_000_000
+
+    kit.run(main)
+
+
+def test_a_body_that_cannot_be_decoded_is_recorded_as_the_failure_it_is(kit: Kit) -> None:
+    async def main() -> None:
+        bomb = Reply(200, gzip.compress(b"0" * 40_000_000), [("Content-Encoding", "gzip")])
+        broken = Reply(200, gzip.compress(b"whole")[:-4], [("Content-Encoding", "gzip")])
+        with site({"/bomb": bomb, "/broken": broken}) as where:
+            ledger = Collected()
+            async with kit.client(policy=policy(where), sinks=[ledger]) as client:
+                ids = []
+                for path in ("/bomb", "/broken"):
+                    with pytest.raises(fazt.FaztError) as caught:
+                        await client.get(where.url(path))
+                    ids.append(caught.value.call_id)
+            assert [(event.request_id, event.reason) for event in ledger.summaries] == [
+                (ids[0], "decoded_body"),
+                (ids[1], "decode"),
+            ]
 
     kit.run(main)
 

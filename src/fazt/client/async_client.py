@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from typing import Any, Never, Self, Unpack
 
 from fazt.client.backend import AsyncBackend
 from fazt.client.door import UNSET, Door, Q, R, refuse_body, setup_of
 from fazt.client.failures import translate
-from fazt.client.incoming import streaming, whole
+from fazt.client.incoming import streaming, unpack, whole
 from fazt.client.intake import Intake
 from fazt.client.keywords import BodyOptions, CallOptions, ClientArguments, Signature
 from fazt.client.trips import Trip
@@ -167,12 +168,12 @@ class AsyncDoor(Door[Q, R]):
                 streamed = await backend.engine.open(call, profile=backend.profile)
                 answer = streamed.response
             else:
-                answer = await backend.engine.call(call, profile=backend.profile)
+                answer = await backend.engine.call(call, profile=backend.profile, finish=partial(unpack, settled))
             last = request if trip is None else trip.request
             if live:
                 response = streaming(known, streamed, settled, request=last, started=started)
             else:
-                response = whole(known, answer, settled, request=last, started=started)
+                response = whole(known, answer, request=last, started=started)
         except FaztError as error:
             translate(known.library, error, request if trip is None else trip.request)
             raise

@@ -30,21 +30,16 @@ def coding_of(fields: Fields) -> str:
     return ", ".join(found) if found else ""
 
 
-def decoded(answer: Response, settled: Settled) -> bytes:
-    """Return the body of an answer as it was before it was encoded.
+def unpack(settled: Settled, answer: Response) -> None:
+    """Take the content codings off an answer's body, before its call ends: what fails is recorded.
 
     Raises:
         FaztError: `decode`, `decoded_body`.
     """
     coding = coding_of(answer.headers)
-    if not coding or not answer.body:
-        return answer.body
-    try:
-        unpack = decoder(coding, max_bytes=settled.max_bytes)
-        return unpack.feed(answer.body) + unpack.finish()
-    except FaztError as error:
-        error.call_id = answer.call_id
-        raise
+    if coding and answer.body:
+        unpacking = decoder(coding, max_bytes=settled.max_bytes)
+        answer.decoded = unpacking.feed(answer.body) + unpacking.finish()
 
 
 def phrase_of(status: int, phrase: str) -> bytes:
@@ -69,23 +64,19 @@ def extensions_of(answer: Response, rule: str | None) -> dict[str, Any]:
     }
 
 
-def whole(family: Family, answer: Response, settled: Settled, *, request: Any, started: float) -> Any:
+def whole(family: Family, answer: Response, *, request: Any, started: float) -> Any:
     """Return a response that has been read.
 
     Args:
         family: the library.
-        answer: of the engine.
-        settled: what was asked for.
+        answer: of the engine, unpacked.
         request: the library's request, the last one after redirects.
         started: when the call began, on `time.perf_counter`.
-
-    Raises:
-        FaztError: the body cannot be decoded within the limits.
     """
     response = family.whole(
         answer.status,
         family.received(answer.headers),
-        decoded(answer, settled),
+        answer.body if answer.decoded is None else answer.decoded,
         request=request,
         extensions=extensions_of(answer, answer.rule),
     )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json as json_of
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlencode
 
 from fazt.client.asked import DEFAULT_TIMEOUTS, NOTHING, Asking, Settled, Settler, Timeouts, asked
-from fazt.client.incoming import coding_of, decoded
+from fazt.client.incoming import unpack
 from fazt.client.registry import async_backend_for, backend_for
 from fazt.core.call import Earlier, Fields
 from fazt.core.call import Request as Call
@@ -216,8 +217,8 @@ def fetch(
     backend = backend_for(policy, app)
     settled = _settled(asking, timeout, max_redirects if follow_redirects else None)
     call = _call(url, method, headers, content, json, data, params, settled, backend.policy.app_id)
-    answer = backend.engine.call(call, profile=backend.profile)
-    return Response(answer, decoded(answer, settled) if coding_of(answer.headers) else answer.body)
+    answer = backend.engine.call(call, profile=backend.profile, finish=partial(unpack, settled))
+    return Response(answer, answer.body if answer.decoded is None else answer.decoded)
 
 
 async def afetch(
@@ -240,8 +241,8 @@ async def afetch(
     backend = async_backend_for(policy, app)
     settled = _settled(asking, timeout, max_redirects if follow_redirects else None)
     call = _call(url, method, headers, content, json, data, params, settled, backend.policy.app_id)
-    answer = await backend.engine.call(call, profile=backend.profile)
-    return Response(answer, decoded(answer, settled) if coding_of(answer.headers) else answer.body)
+    answer = await backend.engine.call(call, profile=backend.profile, finish=partial(unpack, settled))
+    return Response(answer, answer.body if answer.decoded is None else answer.decoded)
 
 
 def _settled(asking: Mapping[str, Any], timeout: float | Timeouts | None, max_redirects: int | None) -> Settled:

@@ -202,7 +202,8 @@ class Response:
 
     Header names are lower-case; a name may stand more than once. The body is whole and within the cap; b"" when it is
     read as a stream. `method` and `sent` (the caller's own fields) are of the last request; `history` has those that
-    redirects answered. `rule` is the id of the rule that allowed the last one.
+    redirects answered. `rule` is the id of the rule that allowed the last one. `decoded` is the body without its
+    content codings where the door takes them off, None elsewhere.
     """
 
     status: int
@@ -218,6 +219,7 @@ class Response:
     history: tuple[Earlier, ...] = ()
     sent: Fields = ()
     rule: str | None = None
+    decoded: bytes | None = None
 
     @property
     def ok(self) -> bool:

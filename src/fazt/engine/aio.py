@@ -48,8 +48,20 @@ class AsyncEngine(EngineBase[AsyncWire]):
         self._tasks: set[asyncio.Task[None]] = set()
         """What is asked in the background."""
 
-    async def call(self, request: Request, *, profile: Profile, invocation: Invocation | None = None) -> Response:
+    async def call(
+        self,
+        request: Request,
+        *,
+        profile: Profile,
+        invocation: Invocation | None = None,
+        finish: Callable[[Response], None] | None = None,
+    ) -> Response:
         """Make one call and read its whole body; exactly one record is written, whatever happens.
+
+        Args:
+            request, profile: what is asked for, and the numbers of the door.
+            invocation: what the calls of one handler run share.
+            finish: called with the answer before the call ends; a `FaztError` that it raises is the call's own.
 
         Raises:
             FaztError: the refusal or failure, with the call's id.
@@ -61,7 +73,11 @@ class AsyncEngine(EngineBase[AsyncWire]):
         failure: FaztError | None = None
         try:
             while True:
-                effect: Effect = steps.send(answer) if failure is None else steps.throw(failure)
+                try:
+                    effect: Effect = steps.send(answer) if failure is None else steps.throw(failure)
+                except StopIteration as stop:
+                    response: Response = stop.value
+                    break
                 answer = failure = None
                 kind = type(effect)
                 try:
@@ -84,9 +100,9 @@ class AsyncEngine(EngineBase[AsyncWire]):
                     failure = refused
                 except Exception as fault:  # noqa: BLE001 - a bug or a broken store must still end as a coded error
                     failure = coded(fault)
-        except StopIteration as stop:
-            response: Response = stop.value
             response.rule = record.rule_id
+            if finish is not None:
+                finish(response)
             return response
         except FaztError as refused:
             refused.call_id = record.call_id

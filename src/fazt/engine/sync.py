@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,13 +29,25 @@ _sleep = time.sleep
 class Engine(EngineBase[SyncWire]):
     """Makes blocking calls under the current policy; safe to use from many threads."""
 
-    def call(self, request: Request, *, profile: Profile, invocation: Invocation | None = None) -> Response:
+    def call(
+        self,
+        request: Request,
+        *,
+        profile: Profile,
+        invocation: Invocation | None = None,
+        finish: Callable[[Response], None] | None = None,
+    ) -> Response:
         """Make one call and read its whole body; exactly one record is written, whatever happens.
+
+        Args:
+            request, profile: what is asked for, and the numbers of the door.
+            invocation: what the calls of one handler run share.
+            finish: called with the answer before the call ends; a `FaztError` that it raises is the call's own.
 
         Raises:
             FaztError: the refusal or failure, with the call's id.
         """
-        response, lease = self._run(request, profile, invocation, close=True)
+        response, lease = self._run(request, profile, invocation, close=True, finish=finish)
         assert isinstance(response, Response)
         response.rule = lease.record.rule_id
         return response
@@ -60,7 +72,13 @@ class Engine(EngineBase[SyncWire]):
         return Streamed(lease, opened)
 
     def _run(
-        self, request: Request, profile: Profile, invocation: Invocation | None, *, close: bool
+        self,
+        request: Request,
+        profile: Profile,
+        invocation: Invocation | None,
+        *,
+        close: bool,
+        finish: Callable[[Response], None] | None = None,
     ) -> tuple[Response | Opened, Lease[SyncConnection]]:
         record, started, steps = self._begin(request, profile, invocation, self.wire.tls_id)
         lease: Lease[SyncConnection] = Lease(self, record, invocation=invocation, started=started)
@@ -70,7 +88,11 @@ class Engine(EngineBase[SyncWire]):
         done = close
         try:
             while True:
-                effect: Effect = steps.send(answer) if failure is None else steps.throw(failure)
+                try:
+                    effect: Effect = steps.send(answer) if failure is None else steps.throw(failure)
+                except StopIteration as stop:
+                    result: Response | Opened = stop.value
+                    break
                 answer = failure = None
                 try:
                     answer = self._carry_out(effect, lease, request)
@@ -78,8 +100,9 @@ class Engine(EngineBase[SyncWire]):
                     failure = refused
                 except Exception as fault:  # noqa: BLE001 - a bug or a broken store must still end as a coded error
                     failure = coded(fault)
-        except StopIteration as stop:
-            result: Response | Opened = stop.value
+            if finish is not None:
+                assert isinstance(result, Response)
+                finish(result)
             return result, lease
         except FaztError as refused:
             refused.call_id = record.call_id
