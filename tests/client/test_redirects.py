@@ -156,6 +156,29 @@ def test_D8_credentials_do_not_go_to_another_origin(kit: Kit) -> None:
     kit.run(main)
 
 
+def test_fields_that_the_program_calls_sensitive_stay_with_their_origin(kit: Kit) -> None:
+    async def main() -> None:
+        routes: Any = {}
+        with site(routes) as where:
+            routes["/a"] = redirect(where.url("/b", host=OTHER), 307)
+            routes["/same"] = redirect("/b", 307)
+            fields = {"X-Tenant": "acme", "X-Plain": "kept"}
+            arguments: Any = {"policy": policy(where), "sensitive_headers": ["X-Tenant"]}
+            async with kit.client(follow_redirects=True, **arguments) as client:
+                await client.get(where.url("/a"), headers=fields)
+                await client.get(where.url("/same"), headers=fields)
+            async with kit.client(**arguments) as client:
+                answer = await client.get(where.url("/a"), headers=fields)
+                assert "x-tenant" not in answer.next_request.headers
+            seen = [(one.get("x-tenant"), one.get("x-plain")) for one in where.requests]
+            assert seen == [("acme", "kept"), (None, "kept"), ("acme", "kept"), ("acme", "kept"), ("acme", "kept")]
+
+    kit.run(main)
+    for wrong in ("X-Tenant", ["no name"]):
+        with pytest.raises(fazt.ConfigError, match="sensitive_headers"):
+            kit.ours.Client(policy=fazt.Policy(), sensitive_headers=wrong)
+
+
 @pytest.mark.parametrize(
     ("status", "method", "then"),
     [

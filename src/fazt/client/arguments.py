@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fazt.core.headers import is_token
 from fazt.errors import ConfigError
 from fazt.net.pool import PoolLimits
 from fazt.net.tls import TlsConfig
@@ -36,6 +37,21 @@ _INSTEAD = {
 """Arguments of httpx's clients and transports that are refused, and the supported way."""
 BYPASSES = frozenset(_INSTEAD)
 """Their names."""
+
+
+def header_names(names: Iterable[str]) -> frozenset[str]:
+    """Return names of header fields in lower case.
+
+    Raises:
+        ConfigError: one is no name of a field.
+    """
+    if isinstance(names, str | bytes):
+        raise ConfigError("sensitive_headers= takes a list of names of header fields")
+    found = frozenset(str(name).lower() for name in names)
+    for name in sorted(found):
+        if not is_token(name):
+            raise ConfigError(f"sensitive_headers: {name!r} is no name of a header field")
+    return found
 
 
 def refuse_bypasses(given: Mapping[str, Any]) -> None:

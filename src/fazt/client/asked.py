@@ -186,12 +186,14 @@ class Settler:
 
     Args:
         traffic: read timeouts of services, None for none.
+        sensitive: lower-case names of fields that stay with their origin, beside those known to hold credentials.
     """
 
-    __slots__ = ("_known", "_traffic")
+    __slots__ = ("_known", "_sensitive", "_traffic")
 
-    def __init__(self, traffic: Traffic | None) -> None:
+    def __init__(self, traffic: Traffic | None, sensitive: frozenset[str] = frozenset()) -> None:
         self._traffic = traffic
+        self._sensitive = sensitive
         self._known: dict[tuple[Any, ...], Settled] = {}
 
     def clear(self) -> None:
@@ -259,6 +261,7 @@ class Settler:
             service=service,
             role=wanted.role,
             coding=coding,
+            sensitive=self._sensitive,
             stream=stream,
         )
         timeout_ms = None if deadline is None else deadline * 1000.0

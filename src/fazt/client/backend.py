@@ -51,6 +51,7 @@ class Setup:
         traffic: limits, breakers and retries, of hosts and of services; None for none.
         tune: brings those up to date when the policy's file describes others; None where the policy has no say in it.
         closing: what else is to be closed with the client.
+        sensitive: lower-case names of fields that no redirect carries to another origin.
     """
 
     policy: Policy
@@ -64,6 +65,7 @@ class Setup:
     traffic: Traffic | None = None
     tune: Callable[[], None] | None = None
     closing: tuple[Callable[[], object], ...] = ()
+    sensitive: frozenset[str] = frozenset()
 
 
 class _Quiet:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from fazt.client.arguments import pool_limits, refuse_bypasses, refuse_environment, tls_config, unexpected
+from fazt.client.arguments import header_names, pool_limits, refuse_bypasses, refuse_environment, tls_config, unexpected
 from fazt.client.asked import MODES, NAMES, NOTHING, Asked, asked
 from fazt.client.backend import Setup, as_tuple, policy_for
 from fazt.client.cache import OwnCookies, cache_from
@@ -59,6 +59,7 @@ def setup_of(
     services: Mapping[str, Any] | None = None,
     traffic: Any = None,
     sinks: Any = None,
+    sensitive_headers: Iterable[str] = (),
     **others: Any,
 ) -> Setup:
     """Return how a client or transport reaches the network; arguments as `fazt.Client`.
@@ -88,6 +89,7 @@ def setup_of(
             traffic=pace.traffic,
             tune=pace.tune,
             closing=pace.closing,
+            sensitive=header_names(sensitive_headers),
         )
     except BaseException:
         if owned:

@@ -39,7 +39,7 @@ class Intake:
         self.defaults = defaults
         self.asynchronous = asynchronous
         self.codings = Codings(supported())
-        self.settler = Settler(backend.setup.traffic)
+        self.settler = Settler(backend.setup.traffic, backend.setup.sensitive)
         self._seen: tuple[list[Any], Fields, str] = ([], (), "")
 
     def with_defaults(self, defaults: Asked) -> Intake:

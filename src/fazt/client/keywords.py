@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from fazt.client.asked import Asking
@@ -33,6 +33,7 @@ class Connecting(TypedDict, total=False):
     services: Mapping[str, Any] | None
     traffic: Any
     sinks: Any
+    sensitive_headers: Iterable[str]
     secret: str | None
     deadline: float | None
     max_bytes: int | None

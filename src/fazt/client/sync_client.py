@@ -46,6 +46,8 @@ class SyncDoor(Door[Q, R]):
                 also where responses are kept: a `fazt.Cache`, True for one in memory, a path.
             traffic: rates, breakers and retries of hosts (`core.traffic_config`); services: the same per service.
             sinks: where events go (`fazt.telemetry`), beside the policy's own log.
+            sensitive_headers: names of header fields that no redirect carries to another origin, beside
+                `Authorization`, `Cookie` and what is named like a credential.
             on_request, on_response, on_error: called once per call, the last two one instead of the other.
 
         Raises:

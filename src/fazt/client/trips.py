@@ -113,7 +113,8 @@ def following(door: Door[Any, Any], response: Any) -> Any:
     made = door._build_redirect_request(request, response)
     if _origin(made.url) == _origin(request.url):
         return made
-    for name in [name for name in made.headers if is_credential(name)]:
+    own = door._intake.backend.setup.sensitive
+    for name in [name for name in made.headers if is_credential(name) or name.lower() in own]:
         del made.headers[name]
     if door._cookies:
         _jar(door, left=True).set_cookie_header(made)
