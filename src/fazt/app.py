@@ -398,7 +398,7 @@ def _on_loop(loop: AbstractEventLoop, call: Callable[..., object], *args: object
 
 def take_back(engine: AsyncEngine, wire: Wire, policy: Policy) -> None:
     """Close idle connections that no rule grants any more, and apply the cache's limits."""
-    from fazt.core.exchange import still_granted
+    from fazt.core.gates import still_granted
 
     net = policy.limits.net
     engine.cache.configure(max_items=net.cache_max_items, max_bytes=net.cache_max_bytes)

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from fazt.client.policies import Policy, Rule, Secret
-from fazt.core.exchange import judge_rule
+from fazt.core.gates import judge_rule
 from fazt.core.grants import expand_target
 from fazt.core.policy import SecretMeta
 from fazt.core.url import parse_url

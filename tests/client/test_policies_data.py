@@ -19,7 +19,7 @@ from fazt.client.open_stores import STORES
 from fazt.client.own_listeners import OwnListeners
 from fazt.client.policies import Policy, PolicyChange
 from fazt.core.addresses import judge
-from fazt.core.exchange import judge_rule
+from fazt.core.gates import judge_rule
 from fazt.core.record import CallRecord
 from fazt.core.rules import expand_target
 from fazt.core.url import parse_url

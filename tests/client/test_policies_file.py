@@ -21,7 +21,7 @@ import trustme
 from fazt.client import policy_file
 from fazt.client.policies import Policy, PolicyChange, Rule
 from fazt.client.policy_file import FilePolicy
-from fazt.core.exchange import judge_rule
+from fazt.core.gates import judge_rule
 from fazt.core.public import PUBLIC_RULE
 from fazt.core.url import parse_url
 from fazt.errors import ConfigError, FaztError, Reason

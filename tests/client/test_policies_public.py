@@ -15,7 +15,7 @@ from fazt.client.policies import Policy, Rule, Secret
 from fazt.core import profiles
 from fazt.core.addresses import Address
 from fazt.core.call import Request, Target
-from fazt.core.exchange import judge_rule, still_granted
+from fazt.core.gates import judge_rule, still_granted
 from fazt.core.public import PUBLIC_RULE
 from fazt.core.url import parse_url
 from fazt.engine.sync import Engine

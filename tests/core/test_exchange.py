@@ -8,7 +8,7 @@ import pytest
 from tests.fakes.calls import APP, OTHER, policy, rule
 
 from fazt.core.call import Target
-from fazt.core.exchange import still_granted
+from fazt.core.gates import still_granted
 from fazt.core.rules import Rule, expand_target
 
 HOST = "api.example.com"

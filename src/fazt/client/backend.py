@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fazt import hardware
 from fazt.core import profiles
-from fazt.core.exchange import still_granted
+from fazt.core.gates import still_granted
 from fazt.core.ratelimit import Buckets
 from fazt.errors import ConfigError
 from fazt.net.forked import abandon, renew

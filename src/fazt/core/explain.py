@@ -12,7 +12,7 @@ from typing import Any
 
 from fazt.core.addresses import classify, judge
 from fazt.core.call import Profile
-from fazt.core.exchange import judge_rule, secret_for
+from fazt.core.gates import judge_rule, secret_for
 from fazt.core.headers import method as canonical_method
 from fazt.core.policy import Policy
 from fazt.core.ratelimit import effective

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fazt.core.addresses import classify, judge, parse_grant
-from fazt.core.exchange import secret_for
+from fazt.core.gates import secret_for
 from fazt.core.policy import SECRET_NAME, Policy, SecretMeta
 from fazt.core.rules import Allowed, Rule, expand_target, given, merge
 from fazt.core.url import Url, rule_path

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fazt.engine.aio import AsyncEngine, AsyncStreamed
-    from fazt.engine.sync import Engine, Streamed
+    from fazt.engine.aio import AsyncEngine
+    from fazt.engine.aio_stream import AsyncStreamed
+    from fazt.engine.sync import Engine
+    from fazt.engine.sync_stream import Streamed
 
 __all__ = ["AsyncEngine", "AsyncStreamed", "Engine", "Streamed"]
 
