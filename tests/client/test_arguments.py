@@ -134,6 +134,7 @@ def test_options_are_taken_wherever_httpx_takes_its_own(kit: Kit) -> None:
 def test_what_is_asked_of_a_client_holds_unless_a_request_says_otherwise() -> None:
     base = asked({"deadline": 10, "max_bytes": 5, "service": "s"})
     assert asked({}, base) is base
+    assert asked({"retry": True}).retry == fazt.RetryPolicy()
     one = asked({"max_bytes": None}, base)
     assert (one.deadline, one.max_bytes, one.service) == (10, None, "s")
 

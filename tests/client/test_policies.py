@@ -275,7 +275,7 @@ def test_no_value_of_a_secret_is_shown() -> None:
     shown = [repr(secret), repr(policy), str(policy), repr(policy.vault), repr(policy.current), policy.id]
     shown += [str(policy.explain("https://x.com/", secret="K")), repr(policy._arguments)]
     assert all(VALUE not in text for text in shown)
-    assert repr(policy) == "<Policy 'mine': 1 rules, 1 secrets>"
+    assert repr(policy) == "<Policy 'mine': 1 rule, 1 secret>"
 
 
 def test_a_policy_cannot_be_changed() -> None:

@@ -32,7 +32,7 @@ class Asking(TypedDict, total=False):
     deadline: float | None
     max_bytes: int | None
     cache: CacheMode | None
-    retry: RetryPolicy | Literal[False] | None
+    retry: RetryPolicy | bool | None
     service: str
     role: str
 
@@ -135,10 +135,12 @@ def _mode(name: str, value: Any) -> CacheMode:
 def _retry(name: str, value: Any) -> RetryPolicy | Literal[False] | None:
     if value is None or value is False:
         return value
-    from fazt.core.retry import RetryPolicy
+    from fazt.core.retry import DEFAULT, RetryPolicy
 
+    if value is True:
+        return DEFAULT
     if not isinstance(value, RetryPolicy):
-        raise TypeError(f"{name} must be a fazt.RetryPolicy, False or None, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a fazt.RetryPolicy, True, False or None, not {type(value).__name__}")
     return value
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from fazt.client.asked import Asking
 
@@ -38,7 +38,7 @@ class Connecting(TypedDict, total=False):
     deadline: float | None
     max_bytes: int | None
     cache: Any
-    retry: RetryPolicy | Literal[False] | None
+    retry: RetryPolicy | bool | None
     service: str
     role: str
 

@@ -289,7 +289,9 @@ class Policy:
         held = self._made.snapshot
         label = f" {self.name!r}" if self.name else ""
         public = "public hosts, " if held.public is not None else ""
-        return f"<{type(self).__name__}{label}: {public}{len(held.rules)} rules, {len(held.secrets)} secrets>"
+        rules = f"{len(held.rules)} rule{'s' if len(held.rules) != 1 else ''}"
+        secrets = f"{len(held.secrets)} secret{'s' if len(held.secrets) != 1 else ''}"
+        return f"<{type(self).__name__}{label}: {public}{rules}, {secrets}>"
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not Policy or type(other) is not Policy:
