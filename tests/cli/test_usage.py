@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -215,15 +216,20 @@ def test_D51_no_variable_of_the_environment_breaks_a_command(fazt: Fazt, monkeyp
     [(("serve",), "uvicorn"), (("app", "invoke", "shop"), "python_multipart"), (("app", "deploy", "."), "wasmtime")],
 )
 def test_what_the_core_does_not_install_is_named_with_what_to_type(
-    fazt: Fazt, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], library: str
+    tmp_path: Path, command: tuple[str, ...], library: str
 ) -> None:
-    import importlib.util
-
-    for name in [name for name in sys.modules if name.startswith("fazt.server.")]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in ("jsbox", "python_multipart", "python_multipart.exceptions", "uvicorn", "wasmtime"):
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
-    done = fazt(*command, expect=1)
-    assert f"{library}, which is not installed" in done.err
-    assert "pip install 'fazt-net[server]'" in done.err
+    """In a process of its own, since modules are loaded once in each."""
+    without = "jsbox", "python_multipart", "python_multipart.exceptions", "uvicorn", "wasmtime"
+    code = (
+        "import importlib.util, sys;"
+        f"sys.modules.update(dict.fromkeys({without!r}));"
+        "importlib.util.find_spec = lambda name, *_: None;"
+        "from fazt.cli import main; sys.exit(main())"
+    )
+    environ = {**os.environ, "FAZT_DATA": str(tmp_path / "data")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"{library}, which is not installed" in done.stderr
+    assert "pip install 'fazt-net[server]'" in done.stderr

@@ -333,12 +333,12 @@ def test_what_fazt_refuses_ends_at_once_and_what_the_network_does_is_the_sdks(
     refused = {Code.NET_BLOCKED, Code.NET_AUTH, Code.NET_SIZE, Code.NET_BUDGET, Code.NET_RATE}
     reasons, tried = list(Reason), [0]
 
-    def fail(self: Any, call: Any, *, profile: Any) -> Any:
+    def fail(self: Any, call: Any, **_: Any) -> Any:
         tried[0] += 1
         raise FaztError(reasons[len(found)], "as asked")
 
-    async def afail(self: Any, call: Any, *, profile: Any) -> Any:
-        fail(self, call, profile=profile)
+    async def afail(self: Any, call: Any, **_: Any) -> Any:
+        fail(self, call)
 
     monkeypatch.setattr(Engine, "call", fail)
     monkeypatch.setattr(AsyncEngine, "call", afail)

@@ -167,6 +167,9 @@ class Fill:
 
     body: bytes
 
+    def __repr__(self) -> str:  # a server may send back what it was given
+        return f"<Fill {len(self.body)}B>"
+
 
 @dataclass(slots=True)
 class Renew:
