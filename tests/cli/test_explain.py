@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shlex
 
 import pytest
@@ -190,3 +191,20 @@ def test_the_numbers_are_those_of_the_door(fazt: Fazt) -> None:
     said = fazt(*asked).out
     assert "it may take 60000 ms" in said and "decided in the call: nothing is kept" in said
     assert "calls of one invocation share" in fazt(*asked, "--app", "shop").out
+
+
+def test_a_host_that_is_left_alone_is_said_to_be_and_the_fix_is_run(fazt: Fazt) -> None:
+    """What rules allow, an open breaker refuses; one of another role is told and refuses nothing here."""
+    url = "https://x.example.com/"
+    fazt("net", "allow", "x.example.com")
+    named = ("--resolve", "x.example.com=93.184.216.34", "--json")
+    fazt("breaker", "open", "x.example.com", "--seconds", "600", "--role", "artifact")
+    found = json.loads(fazt("explain", url, *named).out)
+    assert found["gates"][-1]["gate"] == "breaker"
+    assert (found["allowed"], found["gates"][-1]["verdict"]) == (True, "skip")
+    fazt("breaker", "open", "x.example.com", "--seconds", "600")
+    found = json.loads(fazt("explain", url, *named, expect=2).out)
+    assert (found["allowed"], found["gates"][-1]["verdict"]) == (False, "refuse")
+    assert "s more" in found["gates"][-1]["detail"]
+    fazt(*found["fix"].split()[1:])
+    assert json.loads(fazt("explain", url, *named).out)["allowed"] is True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 
 from fazt.cli.options import app_option, data_option, given_data, json_option, net_options, opened_for, settings
 from fazt.cli.output import examples, print_json, printable, say, sayable, when
-from fazt.errors import ConfigError, FaztError, NotFoundError, StoreError
+from fazt.errors import ConfigError, FaztError, NotFoundError, Reason, StoreError
 
 if TYPE_CHECKING:
     from fazt.config import Settings
@@ -104,7 +105,30 @@ def _asked(
     if app_name is not None:
         meta = store.apps.find(app_name)
         app, may_create = (meta.id, False) if meta is not None else (app_name, _nameable(app_name))
-    return _opening(store, _judged(store, chosen, url, app=app, method=method, auth=auth, may_create=may_create))
+    found = _judged(store, chosen, url, app=app, method=method, auth=auth, may_create=may_create)
+    return _left_alone(chosen, _opening(store, found))
+
+
+def _left_alone(chosen: Settings, found: Explanation) -> Explanation:
+    """Say beside what rules allow that processes of this directory leave the host alone for now."""
+    from fazt.core.explain import Gate
+    from fazt.stores.sqlite.breakers import FILE, Breakers
+
+    if not found.allowed or found.url is None or not (chosen.data / FILE).exists():
+        return found
+    host, now = found.url.host, time.time()
+    with Breakers.open(chosen.data) as breakers:
+        circuits = [one for one in breakers.circuits() if (one.key.kind, one.key.name) == ("host", host)]
+    for circuit in sorted(circuits, key=lambda one: one.key.role):
+        if circuit.remaining(now) <= 0:
+            continue
+        role = f" in the role {circuit.key.role}" if circuit.key.role else ""
+        gate = Gate("breaker", "refuse", f"open for {circuit.remaining(now):.0f} s more{role}")
+        if role:  # other calls to this host pass
+            return replace(found, gates=(*found.gates, replace(gate, verdict="skip")))
+        fix = f"fazt breaker close {host}"
+        return replace(found, allowed=False, gates=(*found.gates, gate), reason=Reason.BREAKER_OPEN, fix=fix)
+    return found
 
 
 def _opening(store: Store, found: Explanation) -> Explanation:
