@@ -114,10 +114,10 @@ def test_D53_a_page_of_an_error_is_never_saved(site: Site, fetch: Fetch, tmp_pat
     body = b"" if status in (204, 304) else b"<h1>no</h1>"
     site.answers = [Answer(status, {"Retry-After": "7"}, body, length=status != 204)]
     (tmp_path / "f").write_bytes(b"old")
-    error = fetch.failing(site.url("/x?token=abc"), tmp_path / "f")
+    error = fetch.failing(site.url("/x?token=of-the-query"), tmp_path / "f")
     assert (error.kind, error.reason, error.status, error.retry_after) == ("http", Reason.STATUS, status, 7.0)
     assert error.path == str(tmp_path / "f")
-    assert "abc" not in f"{error!r}{error}{error.public()}{error.url}"
+    assert "of-the-query" not in f"{error!r}{error}{error.public()}{error.url}"
     assert (tmp_path / "f").read_bytes() == b"old"
     assert names(tmp_path) == ["f"]
     assert len(fetch.ledger.rows) == 1

@@ -230,18 +230,19 @@ def test_F33_hostile_programs_end_and_a_neighbour_goes_on_answering(tmp_path: Pa
             async def attack(program: Path) -> None:
                 text = program.read_text()
                 expected = set(text.splitlines()[0].removeprefix("// ends:").split())
+                said = ""
                 try:
                     app = await apps.deploy(program.stem, text)
                     result = await apps.run(app, limits=limits)
                 except BakeError as exc:
                     outcome = exc.kind
                 except InvokeError as exc:
-                    outcome = exc.kind
+                    outcome, said = exc.kind, str(exc)
                 else:
                     outcome = result.error.kind if result.error else "answer"
                 # what the host's own caps stop first is as good an end as the one the engine names
                 if outcome not in expected | {"cpu", "wall"}:
-                    odd[program.stem] = f"{outcome}, not {expected}"
+                    odd[program.stem] = f"{outcome}, not {expected}: {said}"
 
             asking = asyncio.create_task(keep_asking())
             waiting = list(HOSTILE)
