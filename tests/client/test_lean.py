@@ -146,10 +146,11 @@ def test_the_functions_of_httpx2_under_a_policy() -> None:
 
 
 def test_only_so_many_policies_keep_connections() -> None:
+    others = registry.shared()  # of other tests' loops
     with site() as where:
         for number in range(registry.MAX_POLICIES + 3):
             fazt.fetch(where.url(), policy=policy(where, name=str(number), deny=[f"x{number}.test"]))
-        assert len(registry.shared()) == registry.MAX_POLICIES
+        assert len([one for one in registry.shared() if one not in others]) == registry.MAX_POLICIES
 
 
 def test_many_tasks_share_the_backend_of_their_loop() -> None:
