@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from fazt.core.call import Earlier, ResponseHead
+from fazt.core.call import Earlier, Fields, ResponseHead
 from fazt.core.injection import Scrubber
 from fazt.core.record import Attempt, CallRecord
 from fazt.core.retry import retry_after_of
@@ -45,11 +45,19 @@ class CallIds:
 
 
 class Held(Protocol):
-    """What a lease needs of a connection."""
+    """What a lease, and a stream over one, needs of a connection."""
 
     @property
     def address(self) -> str:
         """The judged address it is connected to."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole response has arrived."""
+
+    @property
+    def trailers(self) -> Fields:
+        """Fields that came after a chunked body."""
 
     def release(self) -> None:
         """Give it back."""
